@@ -1,0 +1,170 @@
+"""Every error pgherd raises: one root, a stable code each, and one table of exit statuses.
+
+A message says what was wrong and where; the hint says what to do about it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, ClassVar
+
+__all__ = [
+    "AlreadyRunning",
+    "BadInput",
+    "BadRow",
+    "BadSchema",
+    "ChangeRefused",
+    "DimensionMismatch",
+    "ExitStatus",
+    "GroupUnavailable",
+    "HerdBusy",
+    "HerdError",
+    "InDoubt",
+    "LocalServerError",
+    "NoSuchHerd",
+    "PlacementUnsatisfied",
+    "ServerRefused",
+    "StalePlan",
+    "SyntaxProblem",
+    "UnknownName",
+    "WrongVersion",
+]
+
+
+class ExitStatus(IntEnum):
+    """What a command's exit status means."""
+
+    DONE = 0
+    FAILED = 1
+    BAD_INPUT = 2
+    REFUSED = 3
+
+
+class HerdError(Exception):
+    """Root of pgherd's errors. Catch this to catch them all.
+
+    ``code`` is stable and machine-readable, ``hint`` says what to do, ``retryable`` whether trying again can help.
+    """
+
+    code: ClassVar[str] = "failed"
+    exit_status: ClassVar[ExitStatus] = ExitStatus.FAILED
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def as_json(self) -> dict[str, Any]:
+        """The ``error`` object of every surface."""
+        return {"code": self.code, "message": self.message, "hint": self.hint, "retryable": self.retryable}
+
+
+class BadInput(HerdError):
+    """An argument, option or value is not usable: change it and call again."""
+
+    code = "bad_input"
+    exit_status = ExitStatus.BAD_INPUT
+
+
+class UnknownName(BadInput):
+    """A table, column, region, group or tablespace that is not in the herd was named: check the spelling."""
+
+    code = "unknown_name"
+
+
+class BadSchema(BadInput):
+    """The schema file says something that cannot work: the message names the statement and line."""
+
+    code = "bad_schema"
+
+
+class SyntaxProblem(BadSchema):
+    """The schema file is not valid SQL at the line and column named."""
+
+    code = "syntax_error"
+
+
+class PlacementUnsatisfied(BadInput):
+    """A tablespace asks for regions or replicas that no server of this herd offers: add servers or change the policy."""
+
+    code = "placement_unsatisfied"
+
+
+class BadRow(BadInput):
+    """A row cannot be stored (missing key, no partition for it, NaN in a vector): nothing of its batch was written."""
+
+    code = "bad_row"
+
+
+class DimensionMismatch(BadRow):
+    """A vector's length is not the column's: use the embedding model that the column was made for."""
+
+    code = "dimension_mismatch"
+
+
+class ChangeRefused(HerdError):
+    """The edited schema asks for something that pgherd will not do online: the message says why, the hint what to do."""
+
+    code = "change_refused"
+    exit_status = ExitStatus.REFUSED
+
+
+class StalePlan(HerdError):
+    """The herd changed since the plan was made: make the plan again."""
+
+    code = "stale_plan"
+    exit_status = ExitStatus.REFUSED
+    retryable = True
+
+
+class HerdBusy(HerdError):
+    """Another change is running on this herd: wait for it, then call again."""
+
+    code = "herd_busy"
+    retryable = True
+
+
+class GroupUnavailable(HerdError):
+    """A group of servers did not answer: see ``pgherd status``; ``pgherd up`` starts local servers again."""
+
+    code = "group_unavailable"
+    retryable = True
+
+
+class ServerRefused(HerdError):
+    """PostgreSQL refused a statement: its own message is given, and kept in ``__cause__``."""
+
+    code = "server_refused"
+
+
+class InDoubt(HerdError):
+    """A commit may or may not have happened: pgherd settles it at the next start; read the rows before writing again."""
+
+    code = "in_doubt"
+
+
+class LocalServerError(HerdError):
+    """A local server could not be installed, started or stopped: the message quotes the end of its log."""
+
+    code = "local_server"
+
+
+class NoSuchHerd(HerdError):
+    """There is no herd where one was looked for: make one with ``pgherd up``, or name its home or DSN."""
+
+    code = "no_such_herd"
+
+
+class AlreadyRunning(HerdError):
+    """Another pgherd command holds this home directory: wait for it to end."""
+
+    code = "already_running"
+    retryable = True
+
+
+class WrongVersion(HerdError):
+    """The home directory was written by another version of pgherd or PostgreSQL: use that version, or a new home."""
+
+    code = "wrong_version"
+    exit_status = ExitStatus.REFUSED

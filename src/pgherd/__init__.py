@@ -1,0 +1,1 @@
+"""pgherd: one Postgres out of many, for gen-AI applications."""

@@ -7,12 +7,15 @@ that differ in layout only are equal.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .names import Name, quote_ident
+from .names import Name, quote_literal
 from .placement import Tablespace
+
+_SEAL = "sha256:"
 
 
 class Strategy(StrEnum):
@@ -44,7 +47,7 @@ class VectorType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; ``type`` is canonical SQL (``bigint``, ``vector(256)``), ``identity`` is ``a`` (always), ``d`` or None."""
+    """A column; ``type`` is canonical SQL (``bigint``, ``vector(256)``), ``identity`` ``a`` (always), ``d`` or None."""
 
     name: str
     type: str
@@ -103,7 +106,7 @@ class PartitionBy:
 
 @dataclass(frozen=True, slots=True)
 class ListBound:
-    """``FOR VALUES IN (...)``, values as text as PostgreSQL would print them, None for NULL; ``default`` catches the rest."""
+    """``FOR VALUES IN (...)``: values as text as PostgreSQL prints them, None for NULL; ``default`` takes the rest."""
 
     values: tuple[str | None, ...] = ()
     default: bool = False
@@ -111,8 +114,6 @@ class ListBound:
     @property
     def sql(self) -> str:
         """The bound as SQL."""
-        from .names import quote_literal
-
         if self.default:
             return "DEFAULT"
         return "FOR VALUES IN (" + ", ".join("NULL" if v is None else quote_literal(v) for v in self.values) + ")"
@@ -259,9 +260,11 @@ class SqlObject:
     table: Name | None = None
 
     @property
-    def shown(self) -> str:
-        """The text with what is secret left out."""
-        return f"CREATE ROLE {quote_ident(self.name)} … PASSWORD '***'" if self.secret else self.sql
+    def sealed(self) -> SqlObject:
+        """The object as a topology keeps it: a text with a secret is replaced by its digest."""
+        if not self.secret or self.sql.startswith(_SEAL):
+            return self
+        return replace(self, sql=_SEAL + hashlib.sha256(self.sql.encode()).hexdigest())
 
 
 Item = Table | Index | SqlObject

@@ -1,0 +1,73 @@
+"""The plan for a schema file: from a topology to one that holds all the file asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..model.schema import Index, Schema, Table
+from ..model.topology import Topology
+from .compile import Compiler
+from .diff import Change, Create, diff, merge
+from .placement import check_homes, expand, homes_of
+from .plan import Phase, Plan, Step
+from .search_function import search_functions
+
+
+def plan_apply(topology: Topology, desired: Schema, *, keys_on_parent: bool) -> Plan:
+    """The steps that make ``topology`` hold ``desired``; an empty plan when it already does.
+
+    A first phase makes everything that can be made in one transaction. Indexes on tables that may hold rows follow in a
+    second one, because they are built concurrently. Raises BadSchema, PlacementUnsatisfied or ChangeRefused.
+    """
+    current = topology.schema
+    wanted = replace(
+        desired,
+        items=tuple(
+            expand(i, current.table(i.name), len(topology.groups)) if isinstance(i, Table) else i for i in desired.items
+        ),
+    )
+    changes = diff(current, wanted)
+    if not changes:
+        return Plan(topology.generation)
+    merged = merge(current, wanted)
+    late = _indexes_of_old_tables(current, changes)
+    homes = dict(topology.homes)
+    for table in merged.tables:
+        homes.update(homes_of(table, merged, topology.groups, homes))
+    check_homes(merged, topology.groups, merged.tables, homes)
+
+    phases: list[Phase] = []
+    reached = topology
+    if len(late) < len(changes):
+        without = replace(merged, items=tuple(i for i in merged.items if i not in late))
+        target = replace(topology, generation=topology.generation + 1, schema=without, homes=homes)
+        compiler = Compiler(target, keys_on_parent)
+        steps = [s for c in changes if not (isinstance(c, Create) and c.item in late) for s in compiler.compile(c)]
+        steps += _finish(reached, target)
+        phases.append(Phase((), tuple(steps), target))
+        reached = target
+    if late:
+        target = replace(reached, generation=reached.generation + 1, schema=merged, homes=homes)
+        compiler = Compiler(target, keys_on_parent)
+        builds = tuple(s for i in late for s in compiler.build_index(i))
+        commits = (*(s for i in late for s in compiler.adopt_index(i)), *_finish(reached, target))
+        phases.append(Phase(builds, commits, target))
+    return Plan(topology.generation, tuple(phases))
+
+
+def _indexes_of_old_tables(current: Schema, changes: list[Change]) -> list[Index]:
+    created = (c.item for c in changes if isinstance(c, Create))
+    return [i for i in created if isinstance(i, Index) and current.table(i.table) is not None]
+
+
+def _finish(before: Topology, after: Topology) -> Iterator[Step]:
+    """What follows from the new topology as a whole: search functions, and the shards' privileges and policies."""
+    everywhere = tuple(g.name for g in after.groups)
+    old = {name: text for t in before.schema.tables for name, text in search_functions(before, t)}
+    for table in after.schema.tables:
+        for name, text in search_functions(after, table):
+            if old.get(name) != text:
+                sql = f"SELECT pgherd.drop_function('{name}');\n{text}" if name in old else text
+                yield Step("search_function", f"pgherd.{name}", everywhere, sql)
+    yield Step("sync_shards", "privileges and policies of shards", everywhere, "SELECT pgherd.sync_shards()")

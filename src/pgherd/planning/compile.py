@@ -1,0 +1,311 @@
+"""Changes to steps, for herds made of plain PostgreSQL servers.
+
+At home a shard is a table; on every other node the same name is a foreign partition, so any node answers any SQL.
+With one group there is no elsewhere, and the same rules give an ordinary partitioned table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import BadSchema
+from ..model.names import Name, derived_name, quote_ident, quote_literal
+from ..model.schema import (
+    Check,
+    ForeignKey,
+    Index,
+    Key,
+    ObjectKind,
+    Partition,
+    SqlObject,
+    Table,
+    TableKind,
+    leaves,
+)
+from ..model.topology import GroupId, Topology
+from . import ddl
+from .diff import (
+    AddColumn,
+    AddConstraint,
+    AddEnumValue,
+    AddPartition,
+    AlterColumn,
+    Change,
+    Create,
+    Record,
+    Replace,
+    SetRowSecurity,
+)
+from .plan import BRIEFLY, Step
+
+SEQUENCE_STEP = 1024
+"""Every group's sequences count in steps of this, each from its own number, so that no two groups give the same id."""
+
+SCAN = "writers of this table, while its rows are read once"
+
+
+def server_name(group: GroupId) -> str:
+    """The foreign server under which every node knows a group."""
+    return f"pgherd_{group}"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """Makes steps that lead to ``target``; ``keys_on_parent`` where no partition is foreign, so that keys can live there."""
+
+    target: Topology
+    keys_on_parent: bool
+
+    @property
+    def everywhere(self) -> tuple[GroupId, ...]:
+        """All groups."""
+        return tuple(g.name for g in self.target.groups)
+
+    def elsewhere(self, home: GroupId) -> tuple[GroupId, ...]:
+        """All groups but one."""
+        return tuple(g for g in self.everywhere if g != home)
+
+    def home(self, relation: Name) -> GroupId:
+        """The group where a shard or local table lives."""
+        return self.target.homes[relation.sql]
+
+    def compile(self, change: Change) -> Iterator[Step]:
+        """The steps of one change."""
+        match change:
+            case Create(Table() as table):
+                yield from self._create_table(table)
+            case Create(Index() as index):
+                yield from self._create_index(index)
+            case Create(SqlObject() as item) | Replace(item):
+                yield from self._run_object(item)
+            case AddEnumValue(item, value, after):
+                place = f" AFTER {quote_literal(after)}" if after else ""
+                sql = f"ALTER TYPE {item.name} ADD VALUE IF NOT EXISTS {quote_literal(value)}{place}"
+                yield self._all("add_enum_value", item.name, sql)
+            case AddColumn(table, column):
+                sql = f"ALTER TABLE {table.name.sql} ADD COLUMN {ddl.column(column)}"
+                yield Step("add_column", f"{table.name}.{column.name}", self._where(table), sql, blocks=BRIEFLY)
+                yield from self._add_foreign_column(table, sql)
+                yield from self._interleave_identity(table, only=column.name)
+            case AlterColumn():
+                yield from self._alter_column(change)
+            case AddPartition(table, parent, partition):
+                yield from self._partition(table, parent.name if parent else table.name, partition, late=True)
+            case AddConstraint(table, constraint):
+                yield from self._add_constraint(table, constraint)
+            case SetRowSecurity(table):
+                yield from self._row_security(table)
+            case Record(target):
+                yield Step("record", target, (), "", undo="record the earlier schema again")
+
+    def _all(self, kind: str, target: str, sql: str, *, secret: bool = False) -> Step:
+        return Step(kind, target, self.everywhere, sql, secret=secret)
+
+    def _where(self, table: Table) -> tuple[GroupId, ...]:
+        """Where a table is a table and not a foreign table."""
+        return (self.home(table.name),) if table.kind is TableKind.LOCAL else self.everywhere
+
+    def _add_foreign_column(self, table: Table, sql: str) -> Iterator[Step]:
+        if table.kind is TableKind.LOCAL and (others := self.elsewhere(self.home(table.name))):
+            foreign = sql.replace("ALTER TABLE", "ALTER FOREIGN TABLE", 1)
+            yield Step("add_column", str(table.name), others, foreign, blocks=BRIEFLY)
+
+    # tables
+
+    def _create_table(self, table: Table) -> Iterator[Step]:
+        name = str(table.name)
+        if table.kind is TableKind.DISTRIBUTED:
+            constraints = self._parent_constraints(table)
+            yield self._all("create_table", name, ddl.create_table(table, constraints))
+            for partition in table.partitions:
+                yield from self._partition(table, table.name, partition)
+        else:
+            constraints = [*map(ddl.key, table.keys), *map(ddl.foreign_key, table.foreign_keys)]
+            yield Step("create_table", name, self._where(table), ddl.create_table(table, constraints))
+            if table.kind is TableKind.REFERENCE and len(self.everywhere) > 1:
+                yield self._all(
+                    "guard_reference", name, f"SELECT pgherd.guard_reference({quote_literal(table.name.sql)})"
+                )
+            if table.kind is TableKind.LOCAL and (others := self.elsewhere(self.home(table.name))):
+                yield from self._link_table(table, others)
+        yield from self._interleave_identity(table)
+        if table.row_security:
+            yield from self._row_security(table)
+
+    def _parent_constraints(self, table: Table) -> list[str]:
+        if not self.keys_on_parent:
+            return []
+        return [*map(ddl.key, table.keys), *map(ddl.foreign_key, table.foreign_keys)]
+
+    def _leaf_constraints(self, table: Table, leaf: Partition) -> list[str]:
+        if self.keys_on_parent:
+            return []
+        keys = [ddl.key(k, named=False) for k in table.keys]
+        return keys + [self._leaf_foreign_key(table, leaf.name, fk) for fk in table.foreign_keys]
+
+    def _leaf_foreign_key(self, table: Table, leaf: Name, fk: ForeignKey) -> str:
+        other = self.target.table(fk.references)
+        if other.kind is not TableKind.DISTRIBUTED:
+            return ddl.foreign_key(fk, named=False)
+        mine = {s.relation: s for s in self.target.shards(table)}[leaf]
+        path = [(lv.by.strategy, lv.bound) for lv in mine.path]
+        for theirs in self.target.shards(other):
+            if [(lv.by.strategy, lv.bound) for lv in theirs.path] == path and theirs.home == mine.home:
+                return ddl.foreign_key(fk, references=theirs.relation, named=False)
+        raise BadSchema(
+            f"foreign key of {table.name} to {other.name}: shard {leaf} has no counterpart in the same group",
+            hint="distribute both tables alike (same key, same shards, same tablespaces), or use a reference table",
+        )
+
+    def _partition(self, table: Table, parent: Name, part: Partition, *, late: bool = False) -> Iterator[Step]:
+        """A partition with all below it; ``late`` when its table exists already and so do the table's indexes."""
+        if part.by is not None:
+            sql = ddl.create_partition(part.name, parent, part.bound, part.by, [])
+            yield self._all("create_partition", str(part.name), sql)
+            for child in part.partitions:
+                yield from self._partition(table, part.name, child, late=late)
+            return
+        home = self.home(part.name)
+        constraints = self._leaf_constraints(table, part)
+        sql = ddl.create_partition(part.name, parent, part.bound, None, constraints)
+        yield Step("create_shard", str(part.name), (home,), sql)
+        if others := self.elsewhere(home):
+            sql = ddl.create_foreign_partition(part.name, parent, part.bound, server_name(home))
+            yield Step("link_shard", str(part.name), others, sql)
+        if late and not self.keys_on_parent:
+            unique = (i for i in self.target.indexes(table) if i.unique)
+            yield from (self._leaf_index(index, part.name) for index in unique)
+
+    def _link_table(self, table: Table, others: tuple[GroupId, ...]) -> Iterator[Step]:
+        defaults = {}
+        for column in table.columns:
+            if column.identity:
+                sequence = Name(table.name.schema, derived_name(table.name.name, f"_{column.name}_herd_seq"))
+                defaults[column.name] = f"nextval({quote_literal(sequence.sql)}::regclass)"
+                for group in others:
+                    sql = (
+                        f"CREATE SEQUENCE {sequence.sql} INCREMENT BY {SEQUENCE_STEP} START WITH {self._number(group)}"
+                    )
+                    yield Step("create_sequence", str(sequence), (group,), sql)
+        sql = ddl.create_foreign_table(table, defaults, server_name(self.home(table.name)))
+        yield Step("link_table", str(table.name), others, sql)
+
+    def _number(self, group: GroupId) -> int:
+        return self.target.group(group).number
+
+    def _interleave_identity(self, table: Table, only: str | None = None) -> Iterator[Step]:
+        if self.keys_on_parent or table.kind is TableKind.REFERENCE:
+            return
+        for column in table.columns:
+            if column.identity and only in (None, column.name):
+                for group in self._where(table):
+                    sql = (
+                        f"ALTER TABLE {table.name.sql} ALTER COLUMN {quote_ident(column.name)}"
+                        f" SET INCREMENT BY {SEQUENCE_STEP} SET START WITH {self._number(group)} RESTART"
+                    )
+                    yield Step("interleave_ids", f"{table.name}.{column.name}", (group,), sql)
+
+    def _alter_column(self, change: AlterColumn) -> Iterator[Step]:
+        table, old, new = change.table, change.old, change.new
+        head = f"ALTER TABLE {table.name.sql} ALTER COLUMN {quote_ident(new.name)}"
+        target = f"{table.name}.{new.name}"
+        if old.default != new.default:
+            action = "DROP DEFAULT" if new.default is None else f"SET DEFAULT {new.default}"
+            yield self._all("set_default", target, f"{head} {action}")
+        if old.not_null != new.not_null:
+            action = "SET NOT NULL" if new.not_null else "DROP NOT NULL"
+            blocks = SCAN if new.not_null else BRIEFLY
+            yield Step("set_not_null", target, self.everywhere, f"{head} {action}", blocks=blocks)
+
+    def _add_constraint(self, table: Table, constraint: Check | ForeignKey | Key) -> Iterator[Step]:
+        where = self._where(table)
+        if table.kind is TableKind.DISTRIBUTED and not self.keys_on_parent and not isinstance(constraint, Check):
+            for _, leaf in leaves(table.partitions):
+                text = (
+                    ddl.key(constraint, named=False)
+                    if isinstance(constraint, Key)
+                    else self._leaf_foreign_key(table, leaf.name, constraint)
+                )
+                sql = f"ALTER TABLE {leaf.name.sql} ADD {text}"
+                yield Step("add_constraint", str(leaf.name), (self.home(leaf.name),), sql, blocks=SCAN)
+            return
+        match constraint:
+            case Check():
+                text = ddl.check(constraint)
+            case ForeignKey():
+                text = ddl.foreign_key(constraint)
+            case Key():
+                text = ddl.key(constraint)
+        yield Step("add_constraint", str(table.name), where, f"ALTER TABLE {table.name.sql} ADD {text}", blocks=SCAN)
+
+    def _row_security(self, table: Table) -> Iterator[Step]:
+        head = f"ALTER TABLE {table.name.sql}"
+        for on, word in ((table.row_security, ""), (table.force_row_security, "FORCE ")):
+            verb = word or ("ENABLE " if on else "DISABLE ")
+            if word and not on:
+                verb = "NO FORCE "
+            sql = f"{head} {verb}ROW LEVEL SECURITY"
+            yield Step("row_security", str(table.name), self._where(table), sql, blocks=BRIEFLY)
+
+    # indexes and objects
+
+    def _create_index(self, index: Index) -> Iterator[Step]:
+        table = self.target.table(index.table)
+        if table.kind is TableKind.DISTRIBUTED and index.unique and not self.keys_on_parent:
+            yield from (self._leaf_index(index, leaf.name) for _, leaf in leaves(table.partitions))
+            return
+        yield Step("create_index", str(index.name), self._where(table), ddl.create_index(index))
+
+    def _leaf_index(self, index: Index, leaf: Name) -> Step:
+        name = ddl.leaf_index_name(index, leaf)
+        return Step("create_index", name, (self.home(leaf),), ddl.create_index(index, on=leaf, name=name))
+
+    def build_index(self, index: Index) -> Iterator[Step]:
+        """Build an index on a table that may hold rows, without keeping writers out.
+
+        Each shard's part is built concurrently under the name that the parent's index then adopts.
+        """
+        table = self.target.table(index.table)
+        parts: list[tuple[Name, str, tuple[GroupId, ...]]]
+        if table.kind is TableKind.DISTRIBUTED:
+            parts = [(s.relation, ddl.leaf_index_name(index, s.relation), (s.home,)) for s in self.target.shards(table)]
+        else:
+            parts = [(table.name, index.name.name, self._where(table))]
+        for relation, name, groups in parts:
+            sql = ddl.create_index(index, on=relation, name=name, concurrently=True)
+            target = Name(relation.schema, name)
+            yield Step("build_index", target.sql, groups, sql, undo=f"DROP INDEX CONCURRENTLY IF EXISTS {target.sql}")
+
+    def adopt_index(self, index: Index) -> Iterator[Step]:
+        """After :meth:`build_index`: the parent's index, which finds each shard's part already built."""
+        table = self.target.table(index.table)
+        if table.kind is TableKind.DISTRIBUTED and (self.keys_on_parent or not index.unique):
+            yield Step("create_index", str(index.name), self.everywhere, ddl.create_index(index), blocks=BRIEFLY)
+        else:
+            yield Step("record", f"index {index.name}", (), "")
+
+    def _run_object(self, item: SqlObject) -> Iterator[Step]:
+        kind = "run_" + item.kind.value.replace(" ", "_")
+        table = self.target.schema.table(item.table) if item.table else None
+        if (
+            table
+            and item.kind is ObjectKind.TRIGGER
+            and table.kind is TableKind.DISTRIBUTED
+            and not self.keys_on_parent
+        ):
+            # On the parent it would fire twice for a row that comes in through a foreign partition.
+            for _, leaf in leaves(table.partitions):
+                yield Step(kind, item.name, (self.home(leaf.name),), ddl.retarget_trigger(item.sql, leaf.name))
+            return
+        where = self._where(table) if table else self.everywhere
+        yield Step(kind, item.name[:120], where, item.sql, secret=item.secret)
+        if item.kind is ObjectKind.SEQUENCE and not self.keys_on_parent:
+            for group in self.everywhere:
+                sql = (
+                    f"ALTER SEQUENCE {item.name} INCREMENT BY {SEQUENCE_STEP} START WITH {self._number(group)} RESTART"
+                )
+                yield Step("interleave_ids", item.name, (group,), sql)
+        if item.kind is ObjectKind.EXTENSION and not self.keys_on_parent:
+            sql = f"SELECT pgherd.ship_extension({quote_literal(item.name)})"
+            yield self._all("ship_extension", item.name, sql)

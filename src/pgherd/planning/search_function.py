@@ -1,0 +1,82 @@
+"""``pgherd.search_<table>``: the scatter-gather search for people who speak SQL only.
+
+One text for all nodes: it runs its own group's part itself, sends the others' over dblink before it waits for any, and
+merges. Runs with its owner's rights because the links need them, so it checks the caller's rights on the table first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..model.names import derived_name, quote_ident, quote_literal
+from ..model.schema import Column, Table
+from ..model.topology import Topology
+from ..model.vectors import default_metric
+
+
+def search_functions(topology: Topology, table: Table) -> list[tuple[str, str]]:
+    """(name, CREATE OR REPLACE text) of the search function of every vector column of the table."""
+    made = []
+    for i, column in enumerate(table.vector_columns):
+        base = table.name.name if table.name.schema == "public" else f"{table.name.schema}_{table.name.name}"
+        name = derived_name("search_" + base, "" if i == 0 else f"_{column.name}")
+        made.append((name, _function(topology, table, column, name)))
+    return made
+
+
+def _unused(wanted: str, taken: set[str]) -> str:
+    while wanted in taken:
+        wanted = "_" + wanted
+    taken.add(wanted)
+    return wanted
+
+
+def _function(topology: Topology, table: Table, column: Column, name: str) -> str:
+    taken = {c.name for c in table.columns}
+    query, k, where = (_unused(w, taken) for w in ("query", "k", "filter"))
+    distance, shard, home = (_unused(w, taken) for w in ("distance", "shard", "home"))
+    rows = [(distance, "double precision"), (shard, "text"), (home, "text")]
+    rows += [(c.name, c.type) for c in table.columns]
+    returns = ", ".join(f"{quote_ident(n)} {t}" for n, t in rows)
+    groups, templates = [], []
+    for group, text in _per_group(topology, table, column):
+        groups.append(quote_literal(group))
+        templates.append(quote_literal(text))
+    base_type = column.type.partition("(")[0]
+    return f"""\
+CREATE OR REPLACE FUNCTION pgherd.{quote_ident(name)}(
+    {quote_ident(query)} {base_type}, {quote_ident(k)} integer DEFAULT 10, {quote_ident(where)} jsonb DEFAULT '{{}}')
+RETURNS TABLE ({returns})
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET hnsw.iterative_scan = 'strict_order'
+SET ivfflat.iterative_scan = 'relaxed_order'
+SET constraint_exclusion = 'on'
+AS $pgherd$
+DECLARE
+    groups_ text[] := ARRAY[{", ".join(groups)}]::text[];
+    templates_ text[] := ARRAY[{", ".join(templates)}]::text[];
+    columns_ text[] := ARRAY[{", ".join(quote_literal(c.name) for c in table.columns)}]::text[];
+BEGIN
+    PERFORM pgherd.check_reader({quote_literal(table.name.sql)});
+    RETURN QUERY EXECUTE pgherd.scatter(
+        groups_, templates_, {quote_literal(returns)},
+        quote_literal($1::text) || {quote_literal("::" + column.type)}, $2, pgherd.filter_sql($3, columns_));
+    PERFORM pgherd.gathered(groups_);
+END
+$pgherd$"""
+
+
+def _per_group(topology: Topology, table: Table, column: Column) -> Iterable[tuple[str, str]]:
+    """(group, statement) pairs; in the statement %1$s is the query, %2$s the limit and %3$s the filter."""
+    operator = default_metric(column, topology.indexes(table)).operator.replace("%", "%%")
+    columns = ", ".join(quote_ident(c.name) for c in table.columns).replace("%", "%%")
+    by_group: dict[str, list[str]] = {}
+    for shard in topology.shards(table):
+        order = f"{quote_ident(column.name)} {operator} %1$s".replace("%%1$s", "%1$s")
+        text = (
+            f"(SELECT ({order})::float8, {quote_literal(shard.name)}::text, {quote_literal(shard.home)}::text, {columns}"
+            f" FROM {shard.relation.sql} WHERE %3$s ORDER BY {order} LIMIT %2$s)"
+        )
+        by_group.setdefault(shard.home, []).append(text)
+    return ((g, " UNION ALL ".join(parts)) for g, parts in by_group.items())

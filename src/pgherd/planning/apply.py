@@ -10,11 +10,13 @@ from ..model.topology import Topology
 from .compile import Compiler
 from .diff import Change, Create, diff, merge
 from .placement import check_homes, expand, homes_of
-from .plan import Phase, Plan, Step
+from .plan import Phase, Plan, Step, Traits
 from .search_function import search_functions
 
+UNENFORCED = "one server holds everything: tablespaces are recorded, and will place rows once there are several servers"
 
-def plan_apply(topology: Topology, desired: Schema, *, keys_on_parent: bool) -> Plan:
+
+def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
     """The steps that make ``topology`` hold ``desired``; an empty plan when it already does.
 
     A first phase makes everything that can be made in one transaction. Indexes on tables that may hold rows follow in a
@@ -33,27 +35,29 @@ def plan_apply(topology: Topology, desired: Schema, *, keys_on_parent: bool) -> 
     merged = merge(current, wanted)
     late = _indexes_of_old_tables(current, changes)
     homes = dict(topology.homes)
+    placed = merged if traits.enforces_placement else replace(merged, tablespaces=())
     for table in merged.tables:
-        homes.update(homes_of(table, merged, topology.groups, homes))
-    check_homes(merged, topology.groups, merged.tables, homes)
+        homes.update(homes_of(table, placed, topology.groups, homes))
+    check_homes(placed, topology.groups, homes)
 
     phases: list[Phase] = []
     reached = topology
     if len(late) < len(changes):
         without = replace(merged, items=tuple(i for i in merged.items if i not in late))
         target = replace(topology, generation=topology.generation + 1, schema=without, homes=homes)
-        compiler = Compiler(target, keys_on_parent)
+        compiler = Compiler(target, traits)
         steps = [s for c in changes if not (isinstance(c, Create) and c.item in late) for s in compiler.compile(c)]
         steps += _finish(reached, target)
         phases.append(Phase((), tuple(steps), target))
         reached = target
     if late:
         target = replace(reached, generation=reached.generation + 1, schema=merged, homes=homes)
-        compiler = Compiler(target, keys_on_parent)
+        compiler = Compiler(target, traits)
         builds = tuple(s for i in late for s in compiler.build_index(i))
         commits = (*(s for i in late for s in compiler.adopt_index(i)), *_finish(reached, target))
         phases.append(Phase(builds, commits, target))
-    return Plan(topology.generation, tuple(phases))
+    notes = () if traits.enforces_placement or not merged.tablespaces else (UNENFORCED,)
+    return Plan(topology.generation, tuple(phases), notes)
 
 
 def _indexes_of_old_tables(current: Schema, changes: list[Change]) -> list[Index]:

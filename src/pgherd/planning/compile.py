@@ -37,7 +37,7 @@ from .diff import (
     Replace,
     SetRowSecurity,
 )
-from .plan import BRIEFLY, Step
+from .plan import BRIEFLY, Step, Traits
 
 SEQUENCE_STEP = 1024
 """Every group's sequences count in steps of this, each from its own number, so that no two groups give the same id."""
@@ -52,10 +52,15 @@ def server_name(group: GroupId) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """Makes steps that lead to ``target``; ``keys_on_parent`` where no partition is foreign, so that keys can live there."""
+    """Makes steps that lead to ``target``."""
 
     target: Topology
-    keys_on_parent: bool
+    traits: Traits
+
+    @property
+    def keys_on_parent(self) -> bool:
+        """Whether keys can live on a partitioned table itself."""
+        return self.traits.keys_on_parent
 
     @property
     def everywhere(self) -> tuple[GroupId, ...]:

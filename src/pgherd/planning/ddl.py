@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pglast import parse_sql
 from pglast.stream import RawStream
 
@@ -109,6 +111,6 @@ def leaf_index_name(index: Index, leaf: Name) -> str:
 
 def retarget_trigger(sql: str, leaf: Name) -> str:
     """The CREATE TRIGGER statement ``sql``, on ``leaf`` instead of the table it names."""
-    statement = parse_sql(sql)[0].stmt
+    statement: Any = parse_sql(sql)[0].stmt
     statement.relation.schemaname, statement.relation.relname = leaf
     return str(RawStream()(statement))

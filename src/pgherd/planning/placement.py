@@ -105,7 +105,7 @@ def homes_of(table: Table, schema: Schema, groups: tuple[Group, ...], known: dic
     load = Counter(known.values())
     found: dict[str, GroupId] = {}
     for ancestors, leaf in leaves(table.partitions):
-        name = next((p.tablespace for p in (leaf, *reversed(ancestors)) if p.tablespace), table.tablespace)
+        name = _space_of(table, ancestors, leaf)
         if leaf.name.sql in known:
             found[leaf.name.sql] = known[leaf.name.sql]
             continue
@@ -119,16 +119,12 @@ def homes_of(table: Table, schema: Schema, groups: tuple[Group, ...], known: dic
     return found
 
 
-def check_homes(
-    schema: Schema, groups: tuple[Group, ...], tables: tuple[Table, ...], homes: dict[str, GroupId]
-) -> None:
+def check_homes(schema: Schema, groups: tuple[Group, ...], homes: dict[str, GroupId]) -> None:
     """Refuse a changed tablespace that would leave a shard where it no longer may be."""
     by_name = {g.name: g for g in groups}
-    for table in tables:
+    for table in schema.tables:
         places = [(table.name, table.tablespace)] if table.kind is TableKind.LOCAL else []
-        for ancestors, leaf in leaves(table.partitions):
-            name = next((p.tablespace for p in (leaf, *reversed(ancestors)) if p.tablespace), table.tablespace)
-            places.append((leaf.name, name))
+        places += [(leaf.name, _space_of(table, ancestors, leaf)) for ancestors, leaf in leaves(table.partitions)]
         for relation, space_name in places:
             space = schema.tablespace(space_name) if space_name else None
             home = homes.get(relation.sql)
@@ -137,3 +133,8 @@ def check_homes(
                     f"tablespace {space.name!r} no longer allows group {home}, the home of {relation}",
                     hint="moving shards with rows is not part of apply; keep the old policy, or use a new tablespace",
                 )
+
+
+def _space_of(table: Table, ancestors: tuple[Partition, ...], leaf: Partition) -> str | None:
+    """The nearest tablespace that is named on the way from a shard up to its table."""
+    return next((p.tablespace for p in (leaf, *reversed(ancestors)) if p.tablespace), table.tablespace)

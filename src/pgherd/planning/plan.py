@@ -12,6 +12,18 @@ BRIEFLY = "writers and readers of this table, for the moment of the commit"
 
 
 @dataclass(frozen=True, slots=True)
+class Traits:
+    """What an engine made of plain PostgreSQL servers can do.
+
+    ``keys_on_parent``: no partition is foreign, so keys can live on the partitioned table itself.
+    ``enforces_placement``: there are places to choose from, so tablespaces decide where shards live.
+    """
+
+    keys_on_parent: bool
+    enforces_placement: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One statement on one or more groups.
 

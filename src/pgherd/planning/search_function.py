@@ -74,8 +74,9 @@ def _per_group(topology: Topology, table: Table, column: Column) -> Iterable[tup
     by_group: dict[str, list[str]] = {}
     for shard in topology.shards(table):
         order = f"{quote_ident(column.name)} {operator} %1$s".replace("%%1$s", "%1$s")
+        origin = f"{quote_literal(shard.name)}::text, {quote_literal(shard.home)}::text"
         text = (
-            f"(SELECT ({order})::float8, {quote_literal(shard.name)}::text, {quote_literal(shard.home)}::text, {columns}"
+            f"(SELECT ({order})::float8, {origin}, {columns}"
             f" FROM {shard.relation.sql} WHERE %3$s ORDER BY {order} LIMIT %2$s)"
         )
         by_group.setdefault(shard.home, []).append(text)

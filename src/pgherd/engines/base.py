@@ -1,0 +1,67 @@
+"""The port: what every engine offers. One conformance suite runs against all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from psycopg import AsyncConnection
+
+from ..model.schema import Schema
+from ..model.topology import EngineName, Topology
+from ..planning.plan import Plan, Step
+
+Connection = AsyncConnection[Any]
+OnStep = Callable[[int, int, Step], None]
+"""Called before each step with its number (from 1), how many there are, and the step."""
+
+
+class Transaction(Protocol):
+    """Statements on several groups that take effect together or not at all."""
+
+    async def on(self, group: str) -> Connection:
+        """The connection to ``group`` inside this transaction; the group takes part from now on."""
+        ...
+
+
+class Engine(Protocol):
+    """Serves one herd. Opened by :func:`pgherd.engines.open.open_engine`."""
+
+    @property
+    def name(self) -> EngineName:
+        """Which engine this is."""
+        ...
+
+    @property
+    def topology(self) -> Topology:
+        """The topology as last read; :meth:`refresh` reads it again."""
+        ...
+
+    async def refresh(self) -> Topology:
+        """Read the newest topology from the servers; GroupUnavailable when none answers."""
+        ...
+
+    def plan(self, desired: Schema) -> Plan:
+        """The plan that makes the herd hold ``desired``; nothing is changed."""
+        ...
+
+    async def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
+        """Carry a plan out; StalePlan if the herd has moved on, HerdBusy if another change is running."""
+        ...
+
+    async def recover(self, min_age_s: float = 0.0) -> int:
+        """Settle commits that were left half done longer than ``min_age_s`` ago; how many there were."""
+        ...
+
+    def connection(self, group: str) -> AbstractAsyncContextManager[Connection]:
+        """A connection to the group's primary, in autocommit."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction over any groups; committed at the end of the block, rolled back on an exception."""
+        ...
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        ...

@@ -1,0 +1,110 @@
+"""The engine port for herds made of plain PostgreSQL servers; ``single`` and ``fleet`` differ in traits and start."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ...errors import GroupUnavailable, HerdError, NoSuchHerd
+from ...model.schema import Schema
+from ...model.topology import EngineName, Group, Topology
+from ...planning.apply import plan_apply
+from ...planning.plan import Plan, Traits
+from ..base import Connection, OnStep
+from .executor import execute
+from .failures import talking_to
+from .pools import Pools
+from .store import read_topology
+from .two_phase import TwoPhaseTransaction, settle_leftovers
+
+
+class ServersEngine:
+    """See :class:`pgherd.engines.base.Engine`. ``base`` holds the libpq parameters that all groups share."""
+
+    name: EngineName
+    traits: Traits
+
+    def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
+        self._pools = Pools(base, groups)
+        self._topology = Topology(0, self.name, groups)
+
+    @property
+    def topology(self) -> Topology:
+        """The topology as last read."""
+        return self._topology
+
+    async def refresh(self) -> Topology:
+        """Read the newest topology; any one node is enough."""
+        last: HerdError = NoSuchHerd("the herd has no groups")
+        for group in self._topology.groups:
+            try:
+                async with self._pools.connection(group.name) as connection:
+                    with talking_to(group.name, "reading the topology"):
+                        found = await read_topology(connection)
+            except GroupUnavailable as error:
+                last = error
+                continue
+            if found is not None:
+                await self._adopt(found)
+            return self._topology
+        raise last
+
+    async def _adopt(self, topology: Topology) -> None:
+        self._topology = topology
+        await self._pools.set_groups(topology.groups)
+
+    def first_plan(self, groups: tuple[Group, ...]) -> Plan:
+        """The plan that makes servers a herd, or follows servers whose address changed."""
+        raise NotImplementedError
+
+    async def start(self, groups: tuple[Group, ...]) -> None:
+        """Make the servers a herd if they are none yet, settle what was left half done, follow changed addresses."""
+        await self._pools.set_groups(groups)
+        self._topology = Topology(0, self.name, groups)
+        await self.recover()
+        await self.refresh()
+        await self._pools.set_groups(groups)
+        plan = self.first_plan(groups)
+        if plan.phases:
+            await execute(self._pools, plan, groups[0].name, None)
+            await self._pools.reset()
+        await self.refresh()
+
+    def plan(self, desired: Schema) -> Plan:
+        """The plan that makes the herd hold ``desired``."""
+        return plan_apply(self._topology, desired, self.traits)
+
+    async def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
+        """Carry a plan out."""
+        reached = await execute(self._pools, plan, self._topology.groups[0].name, on_step)
+        if reached is not None:
+            await self._adopt(reached)
+            await self._pools.reset()  # prepared statements and known types may be out of date
+        return self._topology
+
+    async def recover(self, min_age_s: float = 0.0) -> int:
+        """Settle commits that were left half done."""
+        return await settle_leftovers(self._pools, [g.name for g in self._topology.groups], min_age_s)
+
+    @asynccontextmanager
+    async def connection(self, group: str) -> AsyncIterator[Connection]:
+        """A connection to the group's primary, in autocommit; the driver's errors come out as pgherd's."""
+        async with self._pools.connection(group) as connection:
+            with talking_to(group):
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[TwoPhaseTransaction]:
+        """A transaction over any groups."""
+        transaction = TwoPhaseTransaction(self._pools)
+        try:
+            yield transaction
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        await self._pools.close()

@@ -1,0 +1,118 @@
+"""Carries a plan out. Guards invariants 4 and 6: a phase happens on all groups or none, and only after its parent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from psycopg import sql
+
+from ...errors import HerdBusy, StalePlan
+from ...model.names import Name
+from ...model.topology import Topology
+from ...planning.plan import Phase, Plan, Step
+from ..base import Connection, OnStep
+from .failures import talking_to
+from .pools import Pools
+from .store import read_generation, write_topology
+from .two_phase import TwoPhaseTransaction, settle_leftovers
+
+CHANGE_LOCK = 0x70676865726400
+"""Key of the advisory lock that whoever changes a herd holds on its first group."""
+LOCK_WAIT_S = 10.0
+
+
+async def execute(pools: Pools, plan: Plan, first_group: str, on_step: OnStep | None) -> Topology | None:
+    """Run every phase of ``plan``; the last topology reached, None for an empty plan.
+
+    Raises HerdBusy when another change runs for longer than ten seconds, StalePlan when the herd has moved on,
+    ServerRefused when a server refuses a statement: then the phase is undone and earlier phases stand.
+    """
+    if not plan.phases:
+        return None
+    total, done = len(plan.steps), 0
+    async with _change_lock(pools, first_group) as connection:
+        parent = plan.parent_generation
+        for phase in plan.phases:
+            groups = [g.name for g in phase.result.groups]
+            await settle_leftovers(pools, groups, 0.0, alone=True)
+            with talking_to(first_group):
+                generation = await read_generation(connection)
+            if generation != parent:
+                raise StalePlan(
+                    f"the plan was made for generation {parent}, the herd is at {generation}",
+                    hint="make the plan again (run the same command)",
+                )
+            done = await _run_phase(pools, phase, done, total, on_step)
+            parent = phase.result.generation
+    return plan.result
+
+
+async def _run_phase(pools: Pools, phase: Phase, done: int, total: int, on_step: OnStep | None) -> int:
+    for step in phase.builds:
+        done += 1
+        if on_step:
+            on_step(done, total, step)
+        await asyncio.gather(*(_build(pools, step, g) for g in step.groups))
+    transaction = TwoPhaseTransaction(pools)
+    try:
+        for step in phase.commits:
+            done += 1
+            if on_step:
+                on_step(done, total, step)
+            await asyncio.gather(*(_run(transaction, step, g) for g in step.groups))
+        for group in phase.result.groups:
+            with talking_to(group.name, "recording the new generation"):
+                await write_topology(await transaction.on(group.name), phase.result)
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
+    return done
+
+
+async def _run(transaction: TwoPhaseTransaction, step: Step, group: str) -> None:
+    connection = await transaction.on(group)
+    if step.sql:
+        with talking_to(group, f"doing {step.kind} {step.target}"):
+            await connection.execute(step.sql)
+
+
+async def _build(pools: Pools, step: Step, group: str) -> None:
+    async with pools.connection(group) as connection:
+        with talking_to(group, f"doing {step.kind} {step.target}"):
+            await _drop_invalid(connection, step.target)
+            await connection.execute(step.sql)
+
+
+async def _drop_invalid(connection: Connection, index: str) -> None:
+    """An index whose concurrent build was interrupted is useless and in the way."""
+    row = await (
+        await connection.execute("SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)", [index])
+    ).fetchone()
+    if row and not row[0]:
+        name = Name.parse(index)
+        await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(*name)))
+
+
+@asynccontextmanager
+async def _change_lock(pools: Pools, group: str) -> AsyncIterator[Connection]:
+    """Hold the herd's change lock: session-level, so that it goes with a process that dies."""
+    async with pools.connection(group) as connection:
+        with talking_to(group, "taking the change lock"):
+            await connection.execute(f"SET lock_timeout = '{int(LOCK_WAIT_S * 1000)}ms'")
+            try:
+                await connection.execute("SELECT pg_advisory_lock(%s)", [CHANGE_LOCK])
+            except psycopg.errors.LockNotAvailable as error:
+                raise HerdBusy(
+                    "another change of this herd is running", hint="wait for it to end, then again"
+                ) from error
+            finally:
+                await connection.execute("RESET lock_timeout")
+        try:
+            yield connection
+        finally:
+            if connection.pgconn.status == psycopg.pq.ConnStatus.OK:
+                await connection.execute("SELECT pg_advisory_unlock(%s)", [CHANGE_LOCK])

@@ -1,0 +1,45 @@
+"""PostgreSQL's errors as pgherd's: unreachable servers and refused statements. Row values are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from ...errors import GroupUnavailable, HerdError, ServerRefused
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether the server could not be reached or went away, as opposed to refusing something."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    state = error.sqlstate
+    return state is None or state.startswith(("08", "57P"))
+
+
+def translate(error: BaseException, group: str, what: str = "") -> HerdError:
+    """The pgherd error for what a driver raised while talking to ``group``."""
+    doing = f" while {what}" if what else ""
+    if is_connection_loss(error):
+        return GroupUnavailable(
+            f"group {group} does not answer{doing}",
+            hint="pgherd status shows who is up; pgherd up starts local servers",
+        )
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+        hint = error.diag.message_hint or ""
+        return ServerRefused(f"group {group} refused{doing}: {error.diag.message_primary}{state}", hint=hint)
+    return ServerRefused(f"group {group} failed{doing}: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def talking_to(group: str, what: str = "") -> Iterator[None]:
+    """Raise pgherd's errors instead of the driver's inside this block."""
+    try:
+        yield
+    except (psycopg.Error, PoolTimeout) as error:
+        raise translate(error, group, what) from error

@@ -1,0 +1,171 @@
+"""Commits over several groups. Guards: rows written together appear together, whoever dies in between.
+
+One group decides: its transaction also inserts the outcome into ``pgherd.decision`` and commits as usual, after all
+others are prepared (PREPARE TRANSACTION). A prepared leftover is settled by asking the deciding group; if nothing is
+written there, writing ``abort`` there first is what makes it safe to roll back (presumed abort, with the decision row's
+unique key as the arbiter). Source: PostgreSQL 18 manual, PREPARE TRANSACTION; Gray and Lamport, Consensus on
+Transaction Commit, 2006.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+
+import psycopg
+from psycopg import sql
+
+from ...errors import HerdError, InDoubt, ServerRefused
+from ..base import Connection
+from .failures import is_connection_loss, talking_to, translate
+from .pools import Pools
+
+GID_PREFIX = "pgherd:"
+SETTLE_LOCK_TIMEOUT_MS = 3000
+
+
+def new_gid(decider: str) -> str:
+    """A global transaction id that names the group which decides."""
+    return f"{GID_PREFIX}{uuid.uuid4().hex}:{decider}"
+
+
+class TwoPhaseTransaction:
+    """A transaction over the groups it is used on; a single group commits without a second phase."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+        self._parts: dict[str, Connection] = {}
+        self._joining = asyncio.Lock()
+
+    async def on(self, group: str) -> Connection:
+        """The connection to ``group``; its transaction begins at the first call."""
+        async with self._joining:
+            if group not in self._parts:
+                connection = await self._pools.take(group)
+                self._parts[group] = connection
+                with talking_to(group, "beginning a transaction"):
+                    await connection.execute("BEGIN")
+            return self._parts[group]
+
+    async def commit(self) -> None:
+        """Make all of it durable. InDoubt only when the deciding group went away at the very commit."""
+        if not self._parts:
+            return
+        decider, *others = sorted(self._parts)
+        try:
+            if others:
+                await self._commit_all(decider, others)
+            else:
+                await self._decide(decider, None)
+        finally:
+            await self._give_back()
+
+    async def rollback(self) -> None:
+        """Undo all of it."""
+        await self._each(self._parts, "ROLLBACK", ignore=True)
+        await self._give_back()
+
+    async def _commit_all(self, decider: str, others: list[str]) -> None:
+        gid = new_gid(decider)
+        literal = sql.Literal(gid)
+        prepare = sql.SQL("PREPARE TRANSACTION {}").format(literal)
+        undo = sql.SQL("ROLLBACK PREPARED {}").format(literal)
+        try:
+            await self._each(others, prepare)
+            await self._decide(decider, gid)
+        except InDoubt:
+            raise
+        except BaseException:
+            await self._each([decider], "ROLLBACK", ignore=True)
+            await self._each(others, "ROLLBACK", ignore=True)
+            await self._each(others, undo, ignore=True)
+            raise
+        # Decided. Whoever can't be told now is told by recovery.
+        await self._each(others, sql.SQL("COMMIT PREPARED {}").format(literal), ignore=True)
+
+    async def _decide(self, decider: str, gid: str | None) -> None:
+        connection = self._parts[decider]
+        try:
+            if gid:
+                await connection.execute("INSERT INTO pgherd.decision (gid, outcome) VALUES (%s, 'commit')", [gid])
+        except psycopg.errors.UniqueViolation as error:
+            raise ServerRefused("the commit took so long that another process undid it", hint="try again") from error
+        except psycopg.Error as error:
+            raise translate(error, decider, "committing") from error
+        try:
+            done = await connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if not is_connection_loss(error):
+                raise translate(error, decider, "committing") from error
+            hint = "the next pgherd command settles it; read the rows before writing them again"
+            raise InDoubt(f"group {decider} went away during the commit, which may have happened", hint=hint) from error
+        if done.statusmessage == "ROLLBACK":
+            raise ServerRefused(f"group {decider} rolled the transaction back instead of committing")
+
+    async def _each(self, groups: Iterable[str], statement: str | sql.Composed, *, ignore: bool = False) -> None:
+        async def run(group: str) -> None:
+            try:
+                with talking_to(group, "committing"):
+                    await self._parts[group].execute(statement)
+            except HerdError:
+                if not ignore:
+                    raise
+
+        results = await asyncio.gather(*(run(g) for g in groups), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _give_back(self) -> None:
+        parts, self._parts = self._parts, {}
+        for group, connection in parts.items():
+            await self._pools.give(group, connection)
+
+
+async def settle_leftovers(pools: Pools, groups: Iterable[str], min_age_s: float, *, alone: bool = False) -> int:
+    """Commit or roll back every prepared transaction of pgherd's older than ``min_age_s``; how many were settled.
+
+    One whose coordinator is still deciding is left alone. ``alone``: the caller holds the herd's change lock, so that
+    a herd's very first change, before there is a place for decisions, can't be under way.
+    """
+    settled = 0
+    for group in groups:
+        async with pools.connection(group) as connection:
+            with talking_to(group, "looking for unfinished commits"):
+                found = await connection.execute(
+                    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, %s)"
+                    " AND prepared <= clock_timestamp() - make_interval(secs => %s)",
+                    [GID_PREFIX, min_age_s],
+                )
+                gids = [row[0] for row in await found.fetchall()]
+            for gid in gids:
+                outcome = await _outcome(pools, gid, alone)
+                if outcome:
+                    verb = "COMMIT" if outcome == "commit" else "ROLLBACK"
+                    try:
+                        await connection.execute(sql.SQL(f"{verb} PREPARED {{}}").format(sql.Literal(gid)))
+                        settled += 1
+                    except psycopg.errors.UndefinedObject:
+                        pass  # its coordinator finished it meanwhile
+    return settled
+
+
+async def _outcome(pools: Pools, gid: str, alone: bool) -> str | None:
+    decider = gid.rsplit(":", 1)[-1]
+    async with pools.connection(decider) as connection:
+        with talking_to(decider, "asking how a commit ended"):
+            try:
+                async with connection.transaction():
+                    await connection.execute(f"SET LOCAL lock_timeout = {SETTLE_LOCK_TIMEOUT_MS}")
+                    await connection.execute(
+                        "INSERT INTO pgherd.decision (gid, outcome) VALUES (%s, 'abort') ON CONFLICT DO NOTHING", [gid]
+                    )
+            except psycopg.errors.LockNotAvailable:
+                return None  # its coordinator is deciding right now
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+                return "abort" if alone else None
+            row = await (
+                await connection.execute("SELECT outcome FROM pgherd.decision WHERE gid = %s", [gid])
+            ).fetchone()
+            return str(row[0]) if row else None

@@ -1,0 +1,33 @@
+"""One PostgreSQL server, any from 16 on with pgvector; needs no superuser. Where most users start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..model.topology import EngineName, Group, Topology
+from ..planning.plan import Phase, Plan, Step, Traits
+from .servers.engine import ServersEngine
+from .servers.scripts import script
+
+
+class SingleEngine(ServersEngine):
+    """Everything in one group: partitioned tables stay partitioned, tablespaces are recorded."""
+
+    name = EngineName.SINGLE
+    traits = Traits(keys_on_parent=True, enforces_placement=False)
+
+    def first_plan(self, groups: tuple[Group, ...]) -> Plan:
+        """Schema ``pgherd`` and pgvector on a new server; a new address on a known one."""
+        known = self.topology
+        if known.generation and known.groups == groups:
+            return Plan(known.generation)
+        result = replace(known, generation=known.generation + 1, groups=groups)
+        steps: tuple[Step, ...] = ()
+        if not known.generation:
+            result = Topology(1, self.name, groups)
+            only = (groups[0].name,)
+            steps = (
+                Step("install_extension", "vector", only, "CREATE EXTENSION IF NOT EXISTS vector"),
+                Step("install_catalog", "schema pgherd", only, script("catalog") + script("single")),
+            )
+        return Plan(known.generation, (Phase((), steps, result),))

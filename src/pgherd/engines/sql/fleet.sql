@@ -1,0 +1,129 @@
+-- Several servers: how nodes reach each other. Links (foreign servers) are named pgherd_<group>.
+
+CREATE EXTENSION IF NOT EXISTS vector;
+CREATE EXTENSION IF NOT EXISTS postgres_fdw;
+-- A session's open links belong to whoever calls dblink functions, so nobody but pgherd's own functions may.
+CREATE EXTENSION IF NOT EXISTS dblink SCHEMA pgherd;
+DO $$
+DECLARE
+    function regprocedure;
+BEGIN
+    FOR function IN
+        SELECT d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+        WHERE e.extname = 'dblink' AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);
+    END LOOP;
+END $$;
+
+CREATE TABLE IF NOT EXISTS pgherd.self (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    group_name text NOT NULL
+);
+GRANT SELECT ON pgherd.self TO PUBLIC;
+
+-- The link to a group: the same statement on every node, to make it or to change where it points.
+CREATE OR REPLACE FUNCTION pgherd.set_link(group_name text, host text, port text, dbname text, secret text DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    link text := 'pgherd_' || group_name;
+BEGIN
+    IF EXISTS (SELECT FROM pg_foreign_server WHERE srvname = link) THEN
+        EXECUTE format('ALTER SERVER %I OPTIONS (SET host %L, SET port %L)', link, host, port);
+    ELSE
+        EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L,'
+            ' extensions %L, async_capable %L, fetch_size %L, connect_timeout %L)',
+            link, host, port, dbname, 'vector', 'true', '1000', '5');
+        EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
+            link, 'pgherd_link', secret);
+    END IF;
+END $$;
+
+-- Let links evaluate the operators and functions of an extension at the other end.
+CREATE OR REPLACE FUNCTION pgherd.ship_extension(extension text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    link record;
+    shipped text;
+BEGIN
+    FOR link IN SELECT srvname, srvoptions FROM pg_foreign_server WHERE srvname LIKE 'pgherd\_%' LOOP
+        SELECT option_value INTO shipped FROM pg_options_to_table(link.srvoptions) WHERE option_name = 'extensions';
+        IF extension <> ALL (string_to_array(replace(shipped, ' ', ''), ',')) THEN
+            EXECUTE format('ALTER SERVER %I OPTIONS (SET extensions %L)', link.srvname, shipped || ', ' || extension);
+        END IF;
+    END LOOP;
+END $$;
+
+-- A reference table has a copy on every node; a plain write would change one copy only.
+CREATE OR REPLACE FUNCTION pgherd.refuse_lone_write() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('pgherd.everywhere', true) IS DISTINCT FROM 'on' THEN
+        RAISE object_not_in_prerequisite_state USING
+            MESSAGE = format('table %s is a reference table: it must change on every node at once', TG_RELID::regclass),
+            HINT = 'Write it with pgherd sql, pgherd load or the client, which change all copies in one commit.';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgherd.guard_reference(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('CREATE TRIGGER pgherd_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s'
+        ' FOR EACH STATEMENT EXECUTE FUNCTION pgherd.refuse_lone_write()', relation);
+END $$;
+
+-- Send a statement over a link of this session, opened at its first use and again when it broke.
+CREATE OR REPLACE FUNCTION pgherd.send(link text, statement text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF link = ANY (coalesce(pgherd.dblink_get_connections(), '{}')) THEN
+        IF pgherd.dblink_is_busy(link) = 0 AND pgherd.dblink_send_query(link, statement) = 1 THEN
+            RETURN;
+        END IF;
+        PERFORM pgherd.dblink_disconnect(link);
+    END IF;
+    PERFORM pgherd.dblink_connect(link, link);
+    PERFORM pgherd.dblink_exec(link, 'SET search_path = pg_catalog, public; SET hnsw.iterative_scan = strict_order;'
+        ' SET ivfflat.iterative_scan = relaxed_order; SET constraint_exclusion = on');
+    IF pgherd.dblink_send_query(link, statement) <> 1 THEN
+        RAISE connection_failure USING MESSAGE = format('link %s refused a statement: %s', link,
+            pgherd.dblink_error_message(link));
+    END IF;
+END $$;
+
+-- Send each other group its part and return the statement that runs our own and gathers all.
+CREATE OR REPLACE FUNCTION pgherd.scatter(groups text[], templates text[], returns text, query text, k integer, condition text)
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    me text := (SELECT group_name FROM pgherd.self);
+    part text;
+    parts text[] := '{}';
+BEGIN
+    FOR i IN 1 .. cardinality(groups) LOOP
+        part := format(templates[i], query, k, condition);
+        IF groups[i] = me THEN
+            parts := parts || part;
+        ELSE
+            PERFORM pgherd.send('pgherd_' || groups[i], part);
+            parts := parts || format('SELECT * FROM pgherd.dblink_get_result(%L) AS r(%s)', 'pgherd_' || groups[i], returns);
+        END IF;
+    END LOOP;
+    RETURN format('SELECT * FROM (%s) gathered ORDER BY 1 LIMIT %s', array_to_string(parts, ' UNION ALL '), k);
+END $$;
+
+-- Read each link to its end, so that it takes the next statement.
+CREATE OR REPLACE FUNCTION pgherd.gathered(groups text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    me text := (SELECT group_name FROM pgherd.self);
+    name text;
+BEGIN
+    FOREACH name IN ARRAY groups LOOP
+        IF name <> me THEN
+            PERFORM FROM pgherd.dblink_get_result('pgherd_' || name) AS r(nothing text);
+        END IF;
+    END LOOP;
+END $$;
+
+REVOKE ALL ON FUNCTION pgherd.set_link, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;

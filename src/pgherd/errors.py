@@ -86,7 +86,7 @@ class SyntaxProblem(BadSchema):
 
 
 class PlacementUnsatisfied(BadInput):
-    """A tablespace asks for regions or replicas that no server of this herd offers: add servers or change the policy."""
+    """A tablespace asks for places or replicas that this herd lacks: add servers or change the policy."""
 
     code = "placement_unsatisfied"
 
@@ -104,7 +104,7 @@ class DimensionMismatch(BadRow):
 
 
 class ChangeRefused(HerdError):
-    """The edited schema asks for something that pgherd will not do online: the message says why, the hint what to do."""
+    """The edited schema asks for what pgherd will not do online: the message says why, the hint what to do."""
 
     code = "change_refused"
     exit_status = ExitStatus.REFUSED
@@ -139,7 +139,7 @@ class ServerRefused(HerdError):
 
 
 class InDoubt(HerdError):
-    """A commit may or may not have happened: pgherd settles it at the next start; read the rows before writing again."""
+    """A commit may or may not have happened: pgherd settles it at the next start; read before writing again."""
 
     code = "in_doubt"
 

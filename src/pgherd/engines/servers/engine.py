@@ -12,8 +12,8 @@ from ...model.topology import EngineName, Group, Topology
 from ...planning.apply import plan_apply
 from ...planning.plan import Plan, Traits
 from ..base import Connection, OnStep
+from ..failures import talking_to
 from .executor import execute
-from .failures import talking_to
 from .pools import Pools
 from .store import read_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers

@@ -14,7 +14,7 @@ from ...model.names import Name
 from ...model.topology import Topology
 from ...planning.plan import Phase, Plan, Step
 from ..base import Connection, OnStep
-from .failures import talking_to
+from ..failures import talking_to
 from .pools import Pools
 from .store import read_generation, write_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers

@@ -13,8 +13,9 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from ...model.topology import Group
+from .. import wire
 from ..base import Connection
-from .failures import talking_to
+from ..failures import talking_to
 
 CONNECT_TIMEOUT_S = 5
 POOL_TIMEOUT_S = 10.0
@@ -102,6 +103,7 @@ class Pools:
 async def _configure(connection: Connection) -> None:
     with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
         await register_vector_async(connection)
+        wire.register(connection)
 
 
 async def _reset(connection: Connection) -> None:

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from ...errors import HerdError, InDoubt, ServerRefused
 from ..base import Connection
-from .failures import is_connection_loss, talking_to, translate
+from ..failures import is_connection_loss, talking_to, translate
 from .pools import Pools
 
 GID_PREFIX = "pgherd:"

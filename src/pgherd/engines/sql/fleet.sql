@@ -1,7 +1,7 @@
 -- Several servers: how nodes reach each other. Links (foreign servers) are named pgherd_<group>.
 
-CREATE EXTENSION IF NOT EXISTS vector;
-CREATE EXTENSION IF NOT EXISTS postgres_fdw;
+CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
+CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public;
 -- A session's open links belong to whoever calls dblink functions, so nobody but pgherd's own functions may.
 CREATE EXTENSION IF NOT EXISTS dblink SCHEMA pgherd;
 DO $$

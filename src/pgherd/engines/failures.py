@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from ...errors import GroupUnavailable, HerdError, ServerRefused
+from ..errors import GroupUnavailable, HerdError, ServerRefused
 
 
 def is_connection_loss(error: BaseException) -> bool:

@@ -1,0 +1,299 @@
+"""The public Python API. ``connect_async`` is the one implementation; ``pgherd.sync`` runs it on a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from .embedding.base import Embedder, model_from_spec
+from .engines.base import Engine, OnStep
+from .engines.failures import talking_to
+from .engines.open import open_dsn, open_home
+from .errors import BadInput, UnknownName
+from .herdfile import default_home
+from .model.names import Name
+from .model.schema import Column, Schema, Table, TableKind
+from .model.topology import Topology
+from .planning.plan import Plan
+from .routing.route import Router
+from .rows.batch import Batch, batches_of
+from .rows.statements import modified_reference_tables
+from .rows.where import Condition, condition_of
+from .rows.write import EVERYWHERE, Writer
+from .search.hits import Hits
+from .search.request import Page, request_of, vector_column
+from .search.scatter import scatter
+
+DEFAULT_MODEL = "wordllama"
+
+
+@asynccontextmanager
+async def connect_async(
+    dsn: str | None = None, *, home: str | Path | None = None, embedder: Embedder | str | None = None
+) -> AsyncIterator[AsyncHerd]:
+    """Open a herd: by the DSN of any one of its servers, or by its home (``PGHERD_HOME`` if left out).
+
+    ``embedder`` turns texts into vectors wherever the schema names no model; an :class:`Embedder` or a spec like
+    ``wordllama``. Raises NoSuchHerd, GroupUnavailable, BadInput.
+    """
+    engine = await (open_dsn(dsn) if dsn else open_home(Path(home) if home else default_home()))
+    try:
+        yield AsyncHerd(engine, embedder)
+    finally:
+        await engine.close()
+
+
+class AsyncHerd:
+    """One Postgres out of many. Made by :func:`connect_async`."""
+
+    def __init__(self, engine: Engine, embedder: Embedder | str | None = None) -> None:
+        self._engine = engine
+        self._embedder = embedder
+        self._routers: dict[tuple[int, Name], Router] = {}
+
+    @property
+    def topology(self) -> Topology:
+        """Groups, tables and homes, as last read."""
+        return self._engine.topology
+
+    def table(self, name: str) -> AsyncTable:
+        """A table of the herd; UnknownName if there is none of that name."""
+        return AsyncTable(self, self.topology.table(name).name)
+
+    async def plan(self, schema: Schema) -> Plan:
+        """What ``apply`` would do; nothing is changed."""
+        await self._engine.refresh()
+        return self._engine.plan(schema)
+
+    async def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
+        """Carry a plan out. Raises StalePlan, HerdBusy, ServerRefused."""
+        return await self._engine.execute(plan, on_step)
+
+    async def recover(self) -> int:
+        """Settle commits over several groups that somebody left half done; how many there were."""
+        return await self._engine.recover()
+
+    async def sql(
+        self, query: str, params: Mapping[str, Any] | Sequence[Any] | None = None, *, region: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Run SQL on a node (of ``region``, or the first one) and return its rows as dicts.
+
+        Any node answers any SQL. A statement that changes a reference table runs on all groups in one commit.
+        Raises ServerRefused, GroupUnavailable, UnknownName.
+        """
+        group = self._group_for(region)
+        references = modified_reference_tables(query, self.topology)
+        if references:
+            return await self._sql_everywhere(query, params)
+        async with self._engine.connection(group) as connection:
+            with talking_to(group):
+                cursor = connection.cursor(row_factory=dict_row)
+                await cursor.execute(query, params)
+                return await cursor.fetchall() if cursor.description else []
+
+    async def _sql_everywhere(self, query: str, params: Any) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        async with self._engine.transaction() as transaction:
+            for group in self.topology.groups:
+                connection = await transaction.on(group.name)
+                with talking_to(group.name):
+                    await connection.execute(EVERYWHERE)
+                    cursor = connection.cursor(row_factory=dict_row)
+                    await cursor.execute(query, params)
+                    rows = await cursor.fetchall() if cursor.description else []
+        return rows
+
+    def _group_for(self, region: str | None) -> str:
+        for group in self.topology.groups:
+            if region is None or region in (group.name, group.primary.label.region):
+                return group.name
+        regions = ", ".join(dict.fromkeys(g.primary.label.region for g in self.topology.groups))
+        raise UnknownName(f"there is no region {region!r} in this herd", hint=f"regions: {regions}")
+
+    def router(self, table: Table) -> Router:
+        """The table's router at this generation."""
+        key = (self.topology.generation, table.name)
+        if key not in self._routers:
+            self._routers[key] = Router(self.topology.shards(table), {c.name: c.type for c in table.columns})
+        return self._routers[key]
+
+    def embedder(self, table: Table, column: Column) -> Embedder:
+        """The model that fills a vector column: the schema's, else the herd's, else the built-in one if it fits.
+
+        Raises BadInput when none fits.
+        """
+        declared = next((e.model for e in table.embeddings if e.vector_column == column.name), None)
+        choice = declared or self._embedder or DEFAULT_MODEL
+        model = model_from_spec(choice) if isinstance(choice, str) else choice
+        dim = column.vector[1] if column.vector else None
+        if model.dim is not None and dim is not None and model.dim != dim:
+            raise BadInput(
+                f"model {model.name} makes {model.dim} dimensions, column {column.name!r} has {dim}",
+                hint="name the model that fits: embedder=…, --model, or pgherd.embed_column in the schema file",
+            )
+        return model
+
+
+class AsyncTable:
+    """One table of a herd: rows are written at their homes, searches go to all homes at once."""
+
+    def __init__(self, herd: AsyncHerd, name: Name) -> None:
+        self._herd = herd
+        self._name = name
+
+    @property
+    def definition(self) -> Table:
+        """The table as the schema has it."""
+        return self._herd.topology.table(self._name)
+
+    async def insert(self, rows: Any, *, atomic: bool = True, embed: Mapping[str, str] | None = None) -> int:
+        """Add new rows; how many. ``rows``, ``atomic`` and ``embed`` as in :meth:`upsert`."""
+        return await self._write(rows, atomic, embed, upsert=False)
+
+    async def upsert(self, rows: Any, *, atomic: bool = True, embed: Mapping[str, str] | None = None) -> int:
+        """Insert rows, or replace the given columns of rows whose primary key exists; how many.
+
+        ``rows``: one dict, an iterable of dicts, or a pyarrow, pandas or polars table. Vector columns take lists of
+        numbers or an (n, dim) array; one that is left out is computed from its text column where the schema says
+        which (``pgherd.embed_column``), or ``embed={text column: vector column}`` does. With ``atomic`` rows that
+        belong to several groups appear together or not at all; without, each group commits by itself.
+        Raises BadRow, DimensionMismatch (nothing is written then), ServerRefused, GroupUnavailable, InDoubt.
+        """
+        return await self._write(rows, atomic, embed, upsert=True)
+
+    async def _write(self, rows: Any, atomic: bool, embed: Mapping[str, str] | None, *, upsert: bool) -> int:
+        table = self.definition
+        batches = batches_of(rows, table)
+        for batch in batches:
+            await self._embed(table, batch, embed)
+        writer = self._writer(table)
+        write = writer.upsert if upsert else writer.insert
+        if atomic or table.kind is TableKind.REFERENCE:
+            async with self._herd._engine.transaction() as transaction:
+                return await write(transaction, batches)
+        count = 0
+        for batch in batches:
+            for part in writer.by_home(batch):
+                async with self._herd._engine.transaction() as transaction:
+                    count += await write(transaction, [part])
+        return count
+
+    def _writer(self, table: Table) -> Writer:
+        return Writer(self._herd._engine, table, self._herd.router(table))
+
+    async def _embed(self, table: Table, batch: Batch, embed: Mapping[str, str] | None) -> None:
+        pairs = [(e.text_column, e.vector_column) for e in table.embeddings]
+        for text, vector in [*pairs, *(embed or {}).items()]:
+            if vector in batch.columns or text not in batch.columns:
+                continue
+            model = self._herd.embedder(table, vector_column(table, vector))
+            texts = batch.columns[text]
+            present = [i for i, t in enumerate(texts) if t]
+            made = await asyncio.to_thread(model.embed, [str(texts[i]) for i in present]) if present else []
+            values: list[Any] = [None] * batch.n
+            for i, v in zip(present, made, strict=True):
+                values[i] = v
+            batch.columns[vector] = made if len(present) == batch.n else values
+
+    async def delete(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None = None) -> int:
+        """Delete the rows that match (see :meth:`search` for ``where``); how many."""
+        condition = self._condition(where, params)
+        async with self._herd._engine.transaction() as transaction:
+            return await self._writer(self.definition).delete(transaction, condition)
+
+    async def update(
+        self, where: Mapping[str, Any] | str, changes: Mapping[str, Any], params: Mapping[str, Any] | None = None
+    ) -> int:
+        """Set columns of the rows that match; how many. Rows whose partition key changes move to their new home."""
+        condition = self._condition(where, params)
+        async with self._herd._engine.transaction() as transaction:
+            return await self._writer(self.definition).update(transaction, condition, changes)
+
+    async def get(self, key: Any) -> dict[str, Any] | None:
+        """The row with that primary key (a value, a tuple, or a dict of the key's columns), None without one.
+
+        Asks one group only, when the key says which.
+        """
+        table = self.definition
+        columns = table.primary_key
+        if not columns:
+            raise BadInput(f"table {table.name} has no primary key", hint="use search or sql")
+        if not isinstance(key, Mapping):
+            values = key if isinstance(key, (tuple, list)) else (key,)
+            if len(values) > len(columns):
+                raise BadInput(f"the key of {table.name} has {len(columns)} columns: {', '.join(columns)}")
+            key = dict(zip(columns, values, strict=False))
+        condition = self._condition(key, None)
+        for shard in condition.shards(self._herd.router(table)):
+            async with self._herd._engine.connection(shard.home) as connection:
+                with talking_to(shard.home, f"reading {table.name}"):
+                    cursor = connection.cursor(row_factory=dict_row)
+                    query = sql.SQL("SELECT * FROM {} WHERE {} LIMIT 1").format(
+                        sql.Identifier(*shard.relation), condition.sql
+                    )
+                    await cursor.execute(query, condition.parameters)
+                    row = await cursor.fetchone()
+            if row is not None:
+                return row
+        return None
+
+    def _condition(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None) -> Condition:
+        return condition_of(where, params, self.definition)
+
+    async def search(
+        self,
+        question: Any,
+        k: int = 10,
+        *,
+        where: Mapping[str, Any] | str | None = None,
+        params: Mapping[str, Any] | None = None,
+        min_similarity: float | None = None,
+        after: Page | None = None,
+        exact: bool = False,
+        columns: Sequence[str] | None = None,
+        column: str | None = None,
+        metric: str | None = None,
+        ef_search: int | None = None,
+        partial: bool = False,
+    ) -> Hits:
+        """The ``k`` rows nearest to a text or vector, over all groups that can hold them.
+
+        ``where``: a dict (column equal to a value, in a list, or None for NULL) or an SQL expression with ``%(name)s``
+        for ``params``; a condition on the partition key is answered by the groups that match only. ``min_similarity``
+        cuts the tail (see Metric.max_distance). ``after`` is the ``next`` of the page before. ``exact`` reads every
+        row instead of the index. ``columns`` default to all but vectors; ``column`` names the vector column where
+        there are several; ``metric`` defaults to the one its index serves. ``partial`` accepts missing groups.
+        Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
+        """
+        table = self.definition
+        target = vector_column(table, column)
+        if isinstance(question, str) and target.vector and target.vector[0] in ("vector", "halfvec"):
+            question = await self._question(table, target, question)
+        request = request_of(
+            self._herd.topology,
+            table,
+            question,
+            k=k,
+            column=target,
+            where=where,
+            params=params,
+            min_similarity=min_similarity,
+            after=after,
+            exact=exact,
+            columns=columns,
+            metric=metric,
+            ef_search=ef_search,
+        )
+        return await scatter(self._herd._engine, self._herd.router(table), request, partial=partial)
+
+    async def _question(self, table: Table, column: Column, text: str) -> Any:
+        if not text.strip():
+            raise BadInput("the question is empty", hint="ask something, or give a vector")
+        model = self._herd.embedder(table, column)
+        return (await asyncio.to_thread(model.embed, [text]))[0]

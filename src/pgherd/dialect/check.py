@@ -1,0 +1,123 @@
+"""Whole-schema checks: what each statement can't know by itself. Every complaint names its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..model.names import Name
+from ..model.schema import Index, ListBound, Partition, Schema, SqlObject, Strategy, Table, TableKind
+from .bounds import check_siblings
+from .drafts import Draft, IndexDraft
+from .foreign_keys import check_foreign_keys
+from .source import Place
+from .vectors import check_vector_index
+
+_UNHASHABLE = ("json", "xml", "point", "vector", "halfvec", "sparsevec", "tsvector", "tsquery", "polygon", "path")
+
+
+def check(schema: Schema, draft: Draft) -> None:
+    """Raises BadSchema for the first thing that can't work."""
+    check_index_places = {i.index.name: i.place for i in draft.items if isinstance(i, IndexDraft)}
+    for table in schema.tables:
+        place = draft.tables[table.name].place
+        _check_tablespaces(schema, table, draft)
+        _check_partitions(table, draft)
+        _check_keys(table, draft)
+        if table.kind is TableKind.REFERENCE and table.tablespace:
+            raise place.bad(
+                f"a reference table is on every node, but tablespace {table.tablespace} allows some",
+                hint="leave TABLESPACE out, or keep it a local table",
+            )
+    for table in schema.tables:
+        check_foreign_keys(schema, table, draft)
+    for index in schema.indexes:
+        _check_index(schema, index, check_index_places[index.name])
+    for item in schema.objects:
+        _check_object(schema, item, draft)
+
+
+def parts_of(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
+    """Every partition of every level."""
+    for p in partitions:
+        yield p
+        yield from parts_of(p.partitions)
+
+
+def _check_tablespaces(schema: Schema, table: Table, draft: Draft) -> None:
+    known = ", ".join(t.name for t in schema.tablespaces) or "none"
+    named: list[tuple[Name, str | None]] = [(table.name, table.tablespace)]
+    named += [(p.name, p.tablespace) for p in parts_of(table.partitions)]
+    for name, space in named:
+        if space is not None and schema.tablespace(space) is None:
+            raise draft.tables[name].place.bad(
+                f"unknown tablespace {space!r}", hint=f"write CREATE TABLESPACE {space} …; tablespaces: {known}"
+            )
+
+
+def _check_partitions(table: Table, draft: Draft) -> None:
+    if table.by is None:
+        return
+    place = draft.tables[table.name].place
+    if table.by.strategy is Strategy.LIST and not table.partitions:
+        raise place.bad(
+            "PARTITION BY LIST without a partition: no row has a place",
+            hint=f"write CREATE TABLE … PARTITION OF {table.name} FOR VALUES IN (…)",
+        )
+    check_siblings(table.partitions, lambda p: draft.tables[p.name].place)
+    levels = [(table.by, place)]
+    for part in parts_of(table.partitions):
+        where = draft.tables[part.name].place
+        check_siblings(part.partitions, lambda p: draft.tables[p.name].place)
+        if part.by is not None:
+            levels.append((part.by, where))
+            if part.by.strategy is Strategy.LIST and not part.partitions:
+                raise where.bad("PARTITION BY LIST without a partition", hint="add its partitions, or take it out")
+        if isinstance(part.bound, ListBound) and not part.bound.default and not part.bound.values:
+            raise where.bad("no values", hint="write FOR VALUES IN (…)")
+    for by, where in levels:
+        for name in by.columns:
+            column = table.column(name)
+            assert column is not None
+            if column.type.partition("(")[0] in _UNHASHABLE:
+                raise where.bad(f"rows can't be shared out by {name!r}: it is {column.type}", hint="use a key column")
+            if column.generated:
+                raise where.bad(f"rows can't be shared out by {name!r}: it is generated", hint="use a stored column")
+
+
+def _check_keys(table: Table, draft: Draft) -> None:
+    for key in table.keys:
+        missing = [c for c in table.partition_columns if c not in key.columns]
+        if missing:
+            place = draft.tables[table.name].places.get(key, draft.tables[table.name].place)
+            word = "PRIMARY KEY" if key.primary else "UNIQUE"
+            raise place.bad(
+                f"{word} ({', '.join(key.columns)}) is without partition column {missing[0]!r}: "
+                "no shard alone can know that a value is unique",
+                hint=f"write {word} ({', '.join((*key.columns, *missing))})",
+            )
+
+
+def _check_index(schema: Schema, index: Index, place: Place) -> None:
+    table = schema.table(index.table)
+    assert table is not None
+    missing = [c for c in table.partition_columns if c not in index.columns]
+    if index.unique and missing:
+        raise place.bad(
+            f"a UNIQUE index without partition column {missing[0]!r}: no shard alone can know that a value is unique",
+            hint=f"add {', '.join(missing)} to the index",
+        )
+    check_vector_index(table, index, place)
+
+
+def _check_object(schema: Schema, item: SqlObject, draft: Draft) -> None:
+    place = draft.places.get(("trigger", item.name))
+    if place is None or item.table is None:
+        return
+    table = schema.table(item.table)
+    if table is None and all(o.name != item.table.sql for o in schema.objects):
+        raise place.bad(f"there is no table {str(item.table)!r}", hint="create it in this file")
+    if table and table.kind is TableKind.DISTRIBUTED and ("statement trigger", item.name) in draft.places:
+        raise place.bad(
+            "a statement trigger on a distributed table would fire once in each shard, or not at all",
+            hint="write FOR EACH ROW",
+        )

@@ -1,0 +1,158 @@
+"""``SELECT create_distributed_table(…)`` and its family: Citus' functions, and pgherd's embed_column.
+
+Reference: Citus' page of utility functions (create_distributed_table, create_reference_table).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pglast import ast
+
+from ..model.names import Name
+from ..model.schema import Embedding, TableKind
+from .drafts import Draft, TableDraft
+from .source import Place, Statement
+from .text import constant, strings
+
+DEFAULT_MODEL = "wordllama"
+_PARAMETERS = {
+    "create_distributed_table": (
+        "table_name",
+        "distribution_column",
+        "distribution_type",
+        "colocate_with",
+        "shard_count",
+    ),
+    "create_reference_table": ("table_name",),
+    "embed_column": ("table_name", "text_column", "vector_column", "model"),
+    "set_config": ("setting_name", "new_value", "is_local"),
+}
+_TEXT_TYPES = ("text", "character varying", "character", "citext")
+
+
+class _Call(NamedTuple):
+    name: str
+    values: dict[str, str | None]
+    place: Place
+
+    def text(self, parameter: str) -> str:
+        value = self.values.get(parameter)
+        if value is None:
+            raise self.place.bad(f"{self.name}: {parameter} is missing", hint="see the functions' order of arguments")
+        return value
+
+
+def run_select(draft: Draft, node: Any, statement: Statement) -> None:
+    """A SELECT at the top of a schema file: one of the known functions, or BadSchema."""
+    place = statement.place()
+    plain = node.fromClause is None and node.valuesLists is None and node.intoClause is None and node.targetList
+    if not plain or not all(isinstance(t.val, ast.FuncCall) for t in node.targetList):
+        raise place.bad("a query in a schema file", hint="run it with pgherd sql")
+    for target in node.targetList:
+        call = _read(target.val, statement)
+        _FUNCTIONS[call.name](draft, call)
+
+
+def _read(node: Any, statement: Statement) -> _Call:
+    *schema, name = strings(node.funcname)
+    place = statement.place(node.location)
+    if name not in _PARAMETERS:
+        raise place.bad(
+            f"function {name} in a schema file",
+            hint=f"run it with pgherd sql; known here: {', '.join(sorted(_PARAMETERS.keys() - {'set_config'}))}",
+        )
+    if schema and schema[0] not in ("pg_catalog", "public", "citus", "pgherd"):
+        raise place.bad(f"function {schema[0]}.{name}", hint=f"write {name}(…)")
+    parameters = _PARAMETERS[name]
+    values: dict[str, str | None] = {}
+    for n, arg in enumerate(node.args or ()):
+        named = isinstance(arg, ast.NamedArgExpr)
+        if not named and n >= len(parameters):
+            raise place.bad(f"{name}: too many arguments", hint=f"arguments: {', '.join(parameters)}")
+        parameter = arg.name if named else parameters[n]
+        if parameter not in parameters:
+            raise place.bad(f"{name}: no argument {parameter!r}", hint=f"arguments: {', '.join(parameters)}")
+        try:
+            values[parameter] = constant(arg.arg if named else arg)
+        except ValueError as e:
+            raise place.bad(f"{name}: {parameter} is not a constant", hint="write the value itself") from e
+    return _Call(name, values, place)
+
+
+def _target(draft: Draft, call: _Call) -> TableDraft:
+    table = draft.table(Name.parse(call.text("table_name")), call.place)
+    if table.by is not None or table.parent is not None or table.hashed is not None or table.tablets is not None:
+        raise call.place.bad(
+            f"{call.name}: table {str(table.name)!r} is partitioned by its CREATE TABLE",
+            hint=f"leave one of the two out: the partitions, or {call.name}",
+        )
+    if table.citus is not None:
+        raise call.place.bad(f"table {str(table.name)!r} is distributed twice", hint="keep one of the two calls")
+    return table
+
+
+def _distribute(draft: Draft, call: _Call) -> None:
+    table = _target(draft, call)
+    if "distribution_column" not in call.values:
+        raise call.place.bad("distribution_column is missing", hint="name a column, or NULL for a table in one group")
+    how = call.values.get("distribution_type")
+    if how not in (None, "hash"):
+        raise call.place.bad(f"distribution_type {how!r}", hint="write 'hash', or leave it out")
+    said, other = call.values.get("shard_count"), call.values.get("colocate_with")
+    if said is not None and (not said.isdigit() or int(said) < 1):
+        raise call.place.bad(f"shard_count is {said}", hint="write a number above 0")
+    column = call.values["distribution_column"]
+    if other not in (None, "default", "none"):
+        table.colocate_with = (Name.parse(str(other)), call.place)
+    if column is None:
+        if said is not None:
+            raise call.place.bad("shard_count for a table in one group", hint="leave shard_count out")
+        table.citus = TableKind.LOCAL
+        return
+    name = Name.parse(column).name
+    table.column(name, call.place)
+    table.citus, table.hash_column = TableKind.DISTRIBUTED, name
+    table.shard_count = int(said) if said else None if table.colocate_with else 0
+
+
+def _reference(draft: Draft, call: _Call) -> None:
+    _target(draft, call).citus = TableKind.REFERENCE
+
+
+def _embed(draft: Draft, call: _Call) -> None:
+    table = draft.table(Name.parse(call.text("table_name")), call.place)
+    text = table.column(Name.parse(call.text("text_column")).name, call.place)
+    vector = table.column(Name.parse(call.text("vector_column")).name, call.place)
+    if text.type.partition("(")[0] not in _TEXT_TYPES:
+        raise call.place.bad(f"column {text.name!r} is {text.type}, not text", hint="name a text column")
+    if vector.vector is None:
+        raise call.place.bad(f"column {vector.name!r} is {vector.type}, not a vector", hint="make it vector(n)")
+    if any(e.vector_column == vector.name for e in table.embeddings):
+        raise call.place.bad(f"column {vector.name!r} is embedded twice", hint="keep one of the two calls")
+    table.embeddings.append(Embedding(vector.name, text.name, call.values.get("model") or DEFAULT_MODEL))
+
+
+def _set_config(draft: Draft, call: _Call) -> None:
+    setting(draft, call.text("setting_name"), [call.values.get("new_value") or ""], call.place)
+
+
+def setting(draft: Draft, name: str, values: list[str], place: Place) -> None:
+    """SET and set_config: pg_dump's settings are left out; those that change what a name means are minded."""
+    if name == "search_path":
+        path = [p.strip().strip('"') for v in values for p in v.split(",")]
+        first = next((p for p in path if p not in ("", "$user", "pg_catalog")), "public")
+        if first != "public":
+            raise place.bad(f"search_path {first}", hint=f"write names with their schema: {first}.name")
+    elif name == "default_tablespace":
+        draft.default_tablespace = values[0] if values and values[0] else None
+    elif name in ("role", "session_authorization"):
+        raise place.bad(f"SET {name}", hint="apply as the role that shall own everything")
+
+
+_FUNCTIONS = {
+    "create_distributed_table": _distribute,
+    "create_reference_table": _reference,
+    "embed_column": _embed,
+    "set_config": _set_config,
+}

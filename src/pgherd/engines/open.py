@@ -1,0 +1,75 @@
+"""Opening a herd: from its home, or from the DSN of any one of its servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
+
+from .. import herdfile
+from ..errors import BadInput, GroupUnavailable
+from ..model.placement import Label
+from ..model.topology import EngineName, Group, GroupId, Node, NodeId, Topology
+from .failures import translate
+from .fleet import FleetEngine
+from .servers.engine import ServersEngine
+from .servers.pools import CONNECT_TIMEOUT_S
+from .servers.store import read_topology
+from .single import SingleEngine
+
+_ENGINES: dict[EngineName, type[ServersEngine]] = {EngineName.SINGLE: SingleEngine, EngineName.FLEET: FleetEngine}
+
+
+async def open_home(home: Path) -> ServersEngine:
+    """The herd that ``<home>/herd.toml`` describes; made a herd now if its servers are empty.
+
+    Raises NoSuchHerd, WrongVersion, GroupUnavailable.
+    """
+    file = herdfile.read(home)
+    base: dict[str, Any] = {"user": file.user, "dbname": file.dbname}
+    if file.passfile:
+        base["passfile"] = str(home.absolute() / file.passfile)
+    groups = file.groups()
+    engine = _ENGINES[file.engine](base, groups)
+    return await _started(engine, groups)
+
+
+async def open_dsn(dsn: str) -> ServersEngine:
+    """The herd that one of the DSN's hosts belongs to; a server that belongs to none becomes a herd of one.
+
+    Raises BadInput for a malformed DSN, GroupUnavailable when no host answers.
+    """
+    try:
+        parameters = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise BadInput(f"not a libpq connection string: {error}", hint="postgresql://user@host:port/dbname") from error
+    known, node = await _ask_one(dsn)
+    base = {k: v for k, v in parameters.items() if k not in ("host", "port", "hostaddr", "target_session_attrs")}
+    groups = known.groups if known else (Group(GroupId("main"), 1, (node,)),)
+    engine = _ENGINES[known.engine if known else EngineName.SINGLE](base, groups)
+    return await _started(engine, groups)
+
+
+async def _ask_one(dsn: str) -> tuple[Topology | None, Node]:
+    try:
+        async with await AsyncConnection.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+            info = connection.info
+            node = Node(NodeId("main"), info.host, info.port, Label.parse("main"))
+            return await read_topology(connection), node
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            hint = "check host, port, user and password of the DSN"
+            raise GroupUnavailable("no server of the DSN answers, or it refused the login", hint=hint) from error
+        raise translate(error, "named by the DSN", "connecting") from error
+
+
+async def _started(engine: ServersEngine, groups: tuple[Group, ...]) -> ServersEngine:
+    try:
+        await engine.start(groups)
+    except BaseException:
+        await engine.close()
+        raise
+    return engine

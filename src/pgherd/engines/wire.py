@@ -1,0 +1,59 @@
+"""Vectors in PostgreSQL's binary format, encoded a whole column at a time.
+
+Source: pgvector 0.8, vector_recv and halfvec_recv: int16 dimensions, int16 unused, then big-endian floats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import AsyncConnection
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+from ..errors import BadRow
+from ..model.schema import VectorType
+
+HALF_MAX = 65504.0
+
+
+class VectorBytes(bytes):
+    """A ``vector`` in binary format."""
+
+
+class HalfvecBytes(bytes):
+    """A ``halfvec`` in binary format."""
+
+
+class _Encoded(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: bytes) -> bytes:
+        return obj
+
+
+def encode(array: NDArray[np.float32], kind: VectorType) -> list[bytes]:
+    """Each row of an (n, dim) float32 array as a value of ``vector`` or ``halfvec``."""
+    n, dim = array.shape
+    half = kind is VectorType.HALFVEC
+    if half and n and np.abs(array).max(initial=0.0) > HALF_MAX:
+        raise BadRow(f"a component is beyond what halfvec holds ({HALF_MAX:.0f})", hint="use a vector column")
+    body = array.astype(">f2" if half else ">f4").view(np.uint8).reshape(n, -1)
+    width = 4 + body.shape[1]
+    whole = np.empty((n, width), np.uint8)
+    whole[:, :4] = np.frombuffer(dim.to_bytes(2, "big") + b"\0\0", np.uint8)
+    whole[:, 4:] = body
+    data = whole.tobytes()
+    made = HalfvecBytes if half else VectorBytes
+    return [made(data[i : i + width]) for i in range(0, n * width, width)]
+
+
+def register(connection: AsyncConnection[Any]) -> None:
+    """Let ``connection`` send encoded vectors; a no-op where pgvector's types are not known."""
+    for name, kind in (("vector", VectorBytes), ("halfvec", HalfvecBytes)):
+        info = connection.adapters.types.get(name)
+        if info is not None:
+            dumper = type(f"{name.title()}Dumper", (_Encoded,), {"oid": info.oid})
+            connection.adapters.register_dumper(kind, dumper)

@@ -1,0 +1,295 @@
+"""The file that says which servers make up a herd: ``<home>/herd.toml``, for local and attached herds alike.
+
+It holds no secret and may be read by anyone: passwords stay in the libpq password file that ``passfile`` names. Paths
+are absolute in memory; in the file they are relative to the home where they lie inside it, so that a home can be moved.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import tomli_w
+
+from .errors import BadInput, NoSuchHerd, UnknownName, WrongVersion
+from .model.placement import Label
+from .model.topology import EngineName, Group, GroupId, Node, NodeId, Role
+
+FORMAT = 1
+"""Format of the file that this version writes, and the only one it reads."""
+FILE_NAME = "herd.toml"
+
+_REQUIRED = object()
+_TOP_KEYS = ("format", "engine", "dbname", "user", "passfile", "postgres_version", "nodes")
+_NODE_KEYS = ("name", "group", "host", "port", "cloud", "region", "zone", "data_directory")
+
+
+@dataclass(frozen=True, slots=True)
+class HerdNode:
+    """One server; ``data_directory`` is None for a server that pgherd did not start."""
+
+    name: str
+    group: str
+    host: str
+    port: int
+    label: Label
+    data_directory: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HerdFile:
+    """A herd's servers and how to reach them; of a group's nodes the first in the file is the primary.
+
+    ``postgres_version`` is None while a local herd is being made, and for attached herds.
+    """
+
+    engine: EngineName
+    dbname: str
+    user: str
+    passfile: str | None
+    nodes: tuple[HerdNode, ...]
+    format: int = FORMAT
+    postgres_version: str | None = None
+
+    def groups(self) -> tuple[Group, ...]:
+        """The groups in the file's order, numbered from 1."""
+        members: dict[str, list[Node]] = {}
+        for n in self.nodes:
+            role = Role.STANDBY if n.group in members else Role.PRIMARY
+            members.setdefault(n.group, []).append(Node(NodeId(n.name), n.host, n.port, n.label, role))
+        return tuple(Group(GroupId(g), i, tuple(nodes)) for i, (g, nodes) in enumerate(members.items(), 1))
+
+    def dsn(self, home: Path, region: str | None = None, passfile: bool = True) -> str:
+        """A libpq URI of all nodes, or of those in ``region`` (or the group of that name); it holds no password.
+
+        Raises UnknownName for a region without nodes. Source: PostgreSQL 18 manual, 32.1.1.2 "Connection URIs".
+        """
+        nodes = [n for n in self.nodes if region is None or region in (n.label.region, n.group)]
+        if not nodes:
+            known = ", ".join(dict.fromkeys(n.label.region for n in self.nodes))
+            raise UnknownName(f"there is no region {region!r} in this herd", hint=f"regions: {known}")
+        hosts = ",".join(f"{_uri_host(n.host)}:{n.port}" for n in nodes)
+        query = f"?passfile={quote(str(home.absolute() / self.passfile))}" if passfile and self.passfile else ""
+        return f"postgresql://{quote(self.user, safe='')}@{hosts}/{quote(self.dbname, safe='')}{query}"
+
+    def write(self, home: Path) -> None:
+        """Replace ``<home>/herd.toml`` by this, all or nothing, also through a power cut."""
+        document: dict[str, Any] = {"format": self.format, "engine": self.engine.value}
+        document |= {"dbname": self.dbname, "user": self.user}
+        if self.passfile is not None:
+            document["passfile"] = _relative(self.passfile, home)
+        if self.postgres_version is not None:
+            document["postgres_version"] = self.postgres_version
+        document["nodes"] = [_node_document(n, home) for n in self.nodes]
+        write_atomically(home / FILE_NAME, tomli_w.dumps(document), mode=0o644)
+
+
+def default_home() -> Path:
+    """``PGHERD_HOME``, else ``/var/lib/pgherd`` for root and ``~/.pgherd`` for anyone else."""
+    chosen = os.environ.get("PGHERD_HOME")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return Path("/var/lib/pgherd") if os.geteuid() == 0 else Path("~/.pgherd").expanduser()
+
+
+def read(home: Path) -> HerdFile:
+    """The herd whose home is ``home``.
+
+    Raises NoSuchHerd without the file, WrongVersion for another format, BadInput when it is malformed.
+    """
+    path = home.absolute() / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoSuchHerd(
+            f"there is no herd in {home}", hint="make one with `pgherd up`, or name its home with --home or PGHERD_HOME"
+        ) from None
+    except OSError as e:
+        raise BadInput(f"{path} cannot be read: {e.strerror}", hint="run as the user who made the herd") from e
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path} is not UTF-8 text", hint="write it again") from e
+    return _herd(_document(text, str(path)), str(path), path.parent)
+
+
+def parse_toml(text: str, where: str) -> HerdFile:
+    """Read an attach file written by a person; ``where`` is its path, named in errors.
+
+    A node needs ``host`` and ``region``; ``port`` is 5432, ``cloud`` local and ``zone`` a if left out, ``group`` the
+    region's name (numbered when the region repeats), ``name`` the group's. Raises BadInput, WrongVersion.
+    """
+    document = _document(text, where)
+    document.setdefault("format", FORMAT)
+    document.setdefault("engine", EngineName.FLEET.value)
+    nodes = document.get("nodes")
+    for node in nodes if isinstance(nodes, list) else ():
+        if isinstance(node, dict):
+            if "data_directory" in node:
+                raise BadInput(f"{where}: data_directory is not for attached servers", hint="leave it out")
+            for key, value in (("port", 5432), ("cloud", "local"), ("zone", "a")):
+                node.setdefault(key, value)
+    return _herd(document, where, Path(where).absolute().parent)
+
+
+def names_for(regions: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """A name for each region: its own, numbered from the second on (``us-east``, ``us-east-2``); never one twice."""
+    used, found = set(taken), []
+    for region in regions:
+        name, n = region, 1
+        while name in used or (n > 1 and name in regions):
+            n += 1
+            name = f"{region}-{n}"
+        used.add(name)
+        found.append(name)
+    return found
+
+
+def write_atomically(path: Path, text: str, *, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Write ``text`` to ``path`` so that a reader, or a crash, sees the old file or the new one.
+
+    The rename also replaces a symbolic link instead of following it: the directory may belong to a less trusted user.
+    """
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fchmod(f.fileno(), mode)
+            if owner is not None:
+                os.fchown(f.fileno(), *owner)
+            os.fsync(f.fileno())
+        Path(temporary).rename(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the renames in ``directory`` survive a power cut."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _document(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise BadInput(f"{where}: not valid TOML: {e}", hint="see https://toml.io") from e
+
+
+def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
+    version = _get(document, "format", int, where, "")
+    if version != FORMAT:
+        raise WrongVersion(
+            f"{where} has format {version}, this pgherd reads format {FORMAT}",
+            hint="use the pgherd that wrote it, or another home (--home)",
+        )
+    _refuse_unknown(document, _TOP_KEYS, where, "")
+    engine = _get(document, "engine", str, where, "")
+    if engine not in EngineName.__members__.values():
+        raise BadInput(f"{where}: engine {engine!r} is not known", hint="engines: " + ", ".join(EngineName))
+    passfile = _get(document, "passfile", str, where, "", None)
+    entries = _get(document, "nodes", list, where, "")
+    nodes = _nodes(entries, where, base)
+    if engine == EngineName.SINGLE and len(nodes) > 1:
+        raise BadInput(f"{where}: engine single has one node, not {len(nodes)}", hint="write engine = 'fleet'")
+    return HerdFile(
+        engine=EngineName(engine),
+        dbname=_get(document, "dbname", str, where, ""),
+        user=_get(document, "user", str, where, ""),
+        passfile=None if passfile is None else str(base / Path(passfile).expanduser()),
+        nodes=nodes,
+        postgres_version=_get(document, "postgres_version", str, where, "", None),
+    )
+
+
+def _nodes(entries: list[Any], where: str, base: Path) -> tuple[HerdNode, ...]:
+    if not entries:
+        raise BadInput(f"{where}: nodes is empty", hint="write a [[nodes]] table for each server")
+    found: list[tuple[HerdNode, bool, bool]] = []
+    for i, entry in enumerate(entries, 1):
+        at = f"nodes[{i}]."
+        if not isinstance(entry, dict):
+            raise BadInput(f"{where}: nodes[{i}] is not a table", hint="write a [[nodes]] table for each server")
+        _refuse_unknown(entry, _NODE_KEYS, where, at)
+        found.append((_node(entry, where, at, base), "name" in entry, "group" in entry))
+    groups = iter(
+        names_for([n.label.region for n, _, has in found if not has], [n.group for n, _, has in found if has])
+    )
+    grouped = [(replace(n, group=n.group if has_group else next(groups)), has_name) for n, has_name, has_group in found]
+    names = iter(names_for([n.group for n, has in grouped if not has], [n.name for n, has in grouped if has]))
+    nodes = tuple(n if has else replace(n, name=next(names)) for n, has in grouped)
+    for key, values in (
+        ("name", [n.name for n in nodes]),
+        ("host and port", [f"{n.host}:{n.port}" for n in nodes]),
+    ):
+        twice = next((v for v in values if values.count(v) > 1), None)
+        if twice is not None:
+            raise BadInput(f"{where}: two nodes have the {key} {twice!r}", hint="each server is written once")
+    return nodes
+
+
+def _node(entry: Mapping[str, Any], where: str, at: str, base: Path) -> HerdNode:
+    port = _get(entry, "port", int, where, at)
+    if not 0 < port < 65536:
+        raise BadInput(f"{where}: {at}port is {port}", hint="a port is 1 to 65535")
+    place = {key: _get(entry, key, str, where, at) for key in ("cloud", "region", "zone")}
+    for key, value in place.items():
+        if not value or "." in value or "*" in value:
+            raise BadInput(f"{where}: {at}{key} {value!r} is not a place", hint="no dot, no * and not empty")
+    data = _get(entry, "data_directory", str, where, at, None)
+    return HerdNode(
+        name=_get(entry, "name", str, where, at, ""),
+        group=_get(entry, "group", str, where, at, ""),
+        host=_get(entry, "host", str, where, at),
+        port=port,
+        label=Label(**place),
+        data_directory=None if data is None else str(base / data),
+    )
+
+
+def _get(table: Mapping[str, Any], key: str, kind: type, where: str, at: str, default: Any = _REQUIRED) -> Any:
+    if key not in table:
+        if default is not _REQUIRED:
+            return default
+        raise BadInput(f"{where}: {at}{key} is missing", hint=f"add {key} = …")
+    value = table[key]
+    if type(value) is not kind or value == "":
+        wanted = {str: "text", int: "a whole number", list: "a list of tables"}[kind]
+        raise BadInput(f"{where}: {at}{key} is {value!r}, not {wanted}", hint=f"correct {key}")
+    return value
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], where: str, at: str) -> None:
+    for key in table:
+        if key == "password":
+            # The value must not be quoted, and the file is world-readable.
+            raise BadInput(f"{where}: {at}password does not belong here", hint="put it in a file named by passfile")
+        if key not in known:
+            raise BadInput(f"{where}: {at}{key} is not known", hint="keys: " + ", ".join(known))
+
+
+def _node_document(node: HerdNode, home: Path) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": node.name, "group": node.group, "host": node.host, "port": node.port}
+    document |= {"cloud": node.label.cloud, "region": node.label.region, "zone": node.label.zone}
+    if node.data_directory is not None:
+        document["data_directory"] = _relative(node.data_directory, home)
+    return document
+
+
+def _relative(path: str, home: Path) -> str:
+    p, base = Path(path), home.absolute()
+    return str(p.relative_to(base)) if p.is_relative_to(base) else path
+
+
+def _uri_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else quote(host, safe="")

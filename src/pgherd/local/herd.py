@@ -1,0 +1,338 @@
+"""A herd of real servers on this machine: made from nothing, started, stopped, repaired, removed.
+
+``herd.toml`` is written before the first server is made, and gets its ``postgres_version`` once all are: whenever a
+command is killed, ``up`` finishes its work and ``destroy`` undoes it. A data directory that is missing after that is an
+error, never quietly made anew: it held rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from signal import SIGCONT
+from typing import TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from .. import herdfile
+from ..errors import BadInput, LocalServerError, NoSuchHerd
+from ..herdfile import HerdFile, HerdNode
+from ..model.placement import Label
+from ..model.topology import EngineName
+from . import homelock, passfile
+from .installation import Installation, find
+from .processes import Postmaster, remove_tree
+from .server import HOST, LocalServer, PortTaken, port_is_free
+from .user import ServerUser, server_user
+
+USER = "herd"
+DATABASE = "herd"
+DEFAULT_REGIONS = ("us-east", "us-central", "us-west")
+FIRST_PORT = 5433
+
+_PASSFILE = "pgpass"
+_NODES = "nodes"
+_OWN = re.compile(rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.")
+_DIRECTORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
+_PORT_ATTEMPTS = 5
+_STOP_TIMEOUT_S = 30.0
+
+T = TypeVar("T")
+Progress = Callable[[str], None]
+
+
+class LocalHerd:
+    """The herd whose home is ``home``; ``lock_wait_s`` is how long to wait for another command to end."""
+
+    def __init__(self, home: Path, *, lock_wait_s: float = 15) -> None:
+        self.home = home.expanduser().resolve()
+        self.lock_wait_s = lock_wait_s
+
+    def up(
+        self,
+        labels: Sequence[Label] | None = None,
+        engine: EngineName | None = None,
+        pg_config: str | None = None,
+        progress: Progress | None = None,
+    ) -> HerdFile:
+        """Make the herd if there is none, repair what is half made, start what is not running.
+
+        A new herd has a server per label (three regions by default, one for engine ``single``). A server whose port was
+        taken meanwhile gets another one, so callers read the ports from the result. Raises BadInput if ``labels`` or
+        ``engine`` are not the existing herd's, or if the home is a directory of something else; AlreadyRunning;
+        WrongVersion; LocalServerError.
+        """
+        say = progress or (lambda _: None)
+        user = server_user()
+        self._make_home(user)
+        with homelock.locked(self.home, self.lock_wait_s):
+            herd = self._agreed(labels, engine)
+            user.check_reach(self.home, "choose another home (--home), or open that directory (chmod o+x)")
+            say("finding the PostgreSQL programs")
+            installation = find(user, pg_config)
+            if herd is None:
+                herd = self._plan_new(labels, engine)
+            self._init_missing(herd, installation, user, say)
+            herd = self._start(herd, installation, user, say)
+            if herd.postgres_version != installation.version:
+                herd = replace(herd, postgres_version=installation.version)
+                herd.write(self.home)
+            return herd
+
+    def down(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """Stop every server cleanly; data stays. Raises NoSuchHerd, AlreadyRunning, LocalServerError."""
+        herdfile.read(self.home)
+        with homelock.locked(self.home, self.lock_wait_s):
+            nodes = _local(herdfile.read(self.home))
+            _each(lambda n: self.postmaster(n.name).stop("fast", timeout_s), nodes)
+
+    def destroy(self) -> None:
+        """Stop every server at once and remove all that pgherd made; files of others stay, and then the directory too.
+
+        Attached servers are only forgotten. Raises NoSuchHerd if this is no herd's home: then nothing is touched.
+        """
+        if not self._is_home():
+            raise NoSuchHerd(f"{self.home} is not a herd's home: nothing was removed", hint="check --home")
+        with homelock.locked(self.home, self.lock_wait_s):
+            herd = self._existing()
+            nodes = _local(herd) if herd else ()
+            _each(lambda n: self.postmaster(n.name).stop("immediate", 5), nodes)
+            for n in nodes:
+                remove_tree(self._directory(n.name))
+            _remove_if_empty(self.home / _NODES)
+            # herd.toml goes after what it describes, the lock last of all.
+            for path in sorted(self.home.iterdir(), key=lambda p: p.name != _PASSFILE):
+                if _OWN.match(path.name) and path.name != homelock.FILE_NAME:
+                    path.unlink()
+            (self.home / herdfile.FILE_NAME).unlink(missing_ok=True)
+            (self.home / homelock.FILE_NAME).unlink()
+        _remove_if_empty(self.home)
+
+    def running(self) -> dict[str, bool]:
+        """Whether each of this machine's servers runs, by node name. Raises NoSuchHerd."""
+        return {n.name: self.postmaster(n.name).is_running() for n in _local(herdfile.read(self.home))}
+
+    def postmaster(self, name: str) -> Postmaster:
+        """A server's processes, to look at, signal, stop or kill."""
+        return Postmaster(self._directory(name) / "data")
+
+    def log(self, name: str) -> Path:
+        """A server's log file."""
+        return self._directory(name) / "server.log"
+
+    def password(self) -> str:
+        """The password of user ``pgherd``, which servers need to reach each other. Raises LocalServerError if lost."""
+        herd = herdfile.read(self.home)
+        node = herd.nodes[0]
+        found = passfile.lookup(self.home / _PASSFILE, node.host, node.port, herd.dbname, herd.user)
+        if found is None:
+            raise LocalServerError(
+                f"{self.home / _PASSFILE} has no password for {node.name}", hint="put the file back from a backup"
+            )
+        return found
+
+    def _directory(self, name: str) -> Path:
+        return self.home / _NODES / name
+
+    def _existing(self) -> HerdFile | None:
+        try:
+            return herdfile.read(self.home)
+        except NoSuchHerd:
+            return None
+
+    def _is_home(self) -> bool:
+        """Whether pgherd made this: it has a herd.toml, or nothing but what is written before that."""
+        if (self.home / herdfile.FILE_NAME).exists():
+            return True
+        names = [p.name for p in self.home.iterdir()] if self.home.is_dir() else []
+        return bool(names) and all(_OWN.match(n) for n in names)
+
+    def _make_home(self, user: ServerUser) -> None:
+        try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self._is_home() and any(self.home.iterdir()):
+                raise BadInput(
+                    f"{self.home} holds files that are not a herd's", hint="name an empty or new directory (--home)"
+                )
+            # Others may pass through, to the servers' own directories, but see no list of what is here.
+            if user.drops and self.home.stat().st_uid == 0:
+                self.home.chmod(self.home.stat().st_mode & 0o777 | 0o011)
+        except OSError as e:
+            raise LocalServerError(
+                f"{self.home} cannot be used as a home: {e.strerror}", hint="name a directory of yours (--home)"
+            ) from e
+
+    def _agreed(self, labels: Sequence[Label] | None, engine: EngineName | None) -> HerdFile | None:
+        herd = self._existing()
+        if herd is None:
+            return None
+        if len(_local(herd)) < len(herd.nodes):
+            raise BadInput(
+                f"the herd in {self.home} is made of attached servers, which pgherd does not start",
+                hint="name another home (--home) for a local herd",
+            )
+        mine = [n.label for n in herd.nodes]
+        if labels is not None and sorted(labels) != sorted(mine):
+            raise BadInput(
+                f"the herd in {self.home} has other regions: {', '.join(map(str, mine))}",
+                hint="leave --regions out to start it, or name another home (--home) for another herd",
+            )
+        if engine is not None and engine is not herd.engine:
+            raise BadInput(
+                f"the herd in {self.home} has engine {herd.engine}, not {engine}",
+                hint="leave --engine out to start it, or name another home (--home) for another herd",
+            )
+        return herd
+
+    def _plan_new(self, labels: Sequence[Label] | None, engine: EngineName | None) -> HerdFile:
+        """Decide names and ports and write them down, the password first: herd.toml names its file."""
+        engine = engine or EngineName.FLEET
+        count = 1 if engine is EngineName.SINGLE else len(DEFAULT_REGIONS)
+        places = [Label.parse(r) for r in DEFAULT_REGIONS[:count]] if labels is None else list(labels)
+        if not places or (engine is EngineName.SINGLE and len(places) > 1):
+            raise BadInput(
+                f"engine {engine} does not make {len(places)} servers",
+                hint="name at least one region; `single` has one",
+            )
+        names = herdfile.names_for([label.region for label in places])
+        for name in names:
+            if not _DIRECTORY.match(name):
+                raise BadInput(f"region {name!r} cannot name a directory", hint="letters, digits, - and _ (at most 63)")
+        ports = _free_ports(len(places))
+        nodes = tuple(
+            HerdNode(name, name, HOST, port, label, str(self._directory(name) / "data"))
+            for name, port, label in zip(names, ports, places, strict=True)
+        )
+        herd = HerdFile(engine, DATABASE, USER, str(self.home / _PASSFILE), nodes)
+        self._write(herd, passfile.new_password())
+        return herd
+
+    def _write(self, herd: HerdFile, password: str) -> None:
+        passfile.write(self.home / _PASSFILE, [(n.host, n.port) for n in herd.nodes], USER, password)
+        herd.write(self.home)
+
+    def _server(self, node: HerdNode, herd: HerdFile, installation: Installation, user: ServerUser) -> LocalServer:
+        data, log = self._directory(node.name) / "data", self.log(node.name)
+        return LocalServer(installation, user, data, node.port, log, share=len(herd.nodes))
+
+    def _init_missing(self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress) -> None:
+        missing = [n for n in herd.nodes if not (self._directory(n.name) / "data").exists()]
+        if not missing:
+            return
+        if herd.postgres_version is not None:
+            raise LocalServerError(
+                f"the data directory of {missing[0].name} is gone: {self._directory(missing[0].name) / 'data'}",
+                hint="put it back from a backup, or `pgherd destroy` and begin anew: its rows are nowhere else",
+            )
+        (self.home / _NODES).mkdir(exist_ok=True)
+        (self.home / _NODES).chmod(0o711 if user.drops else 0o700)
+        password = self.password()
+
+        def make(node: HerdNode) -> str:
+            directory = self._directory(node.name)
+            directory.mkdir(mode=0o700, exist_ok=True)
+            user.give(directory)
+            self._server(node, herd, installation, user).init(USER, password)
+            return f"made {node.name}"
+
+        _each(make, missing, say)
+
+    def _start(self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress) -> HerdFile:
+        """Start what is not running; a server whose port is taken gets another one, written down before it is used."""
+        password = self.password()
+
+        def start(node: HerdNode) -> tuple[str, bool]:
+            server = self._server(node, herd, installation, user)
+            server.check_version()
+            if server.is_running():
+                server.signal(SIGCONT)  # perhaps frozen by a drill that was killed
+                if server.status == "stopping":
+                    server.stop("fast", _STOP_TIMEOUT_S)
+            try:
+                server.start()
+            except PortTaken:
+                return node.name, False
+            server.wait_ready()
+            self._create_database(node, herd)
+            return f"{node.name} is up on port {node.port}", True
+
+        for _ in range(_PORT_ATTEMPTS):
+            outcomes = _each(start, herd.nodes)
+            unlucky = {said for said, done in outcomes if not done}
+            for said in (s for s, done in outcomes if done):
+                say(said)
+            if not unlucky:
+                return herd
+            herd = _moved(herd, unlucky)
+            say(f"other ports for {', '.join(sorted(unlucky))}: theirs are taken")
+            self._write(herd, password)
+        raise LocalServerError(
+            f"found no free port for {', '.join(sorted(unlucky))} in {_PORT_ATTEMPTS} attempts",
+            hint="other programs take ports as fast as they become free: call again",
+        )
+
+    def _create_database(self, node: HerdNode, herd: HerdFile) -> None:
+        server = make_conninfo(
+            host=node.host,
+            port=node.port,
+            user=herd.user,
+            dbname="postgres",
+            password=self.password(),  # a password file alone would yield to the caller's PGPASSWORD
+            connect_timeout=10,
+            sslmode="disable",
+        )
+        try:
+            with psycopg.connect(server, autocommit=True) as connection:
+                found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [herd.dbname]).fetchone()
+                if found is None:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(herd.dbname)))
+        except psycopg.Error as e:
+            raise LocalServerError(
+                f"{node.name} runs on port {node.port} but cannot be used: {str(e).strip()}",
+                hint=f"see {self.log(node.name)}; the password is the one in {self.home / _PASSFILE}",
+            ) from e
+
+
+def _local(herd: HerdFile) -> tuple[HerdNode, ...]:
+    """The nodes that pgherd started, on this machine."""
+    return tuple(n for n in herd.nodes if n.data_directory is not None)
+
+
+def _moved(herd: HerdFile, names: Iterable[str]) -> HerdFile:
+    chosen = set(names)
+    ports = iter(_free_ports(len(chosen), besides=[n.port for n in herd.nodes]))
+    return replace(herd, nodes=tuple(replace(n, port=next(ports)) if n.name in chosen else n for n in herd.nodes))
+
+
+def _free_ports(count: int, besides: Iterable[int] = ()) -> list[int]:
+    """The lowest ports from 5433 on that nothing listens on."""
+    taken = set(besides)
+    found: list[int] = []
+    for port in range(FIRST_PORT, 32768):  # above, the system hands out ports to outgoing connections
+        if len(found) == count:
+            break
+        if port not in taken and port_is_free(port):
+            found.append(port)
+    return found
+
+
+def _each(work: Callable[[HerdNode], T], nodes: Sequence[HerdNode], say: Callable[[T], None] | None = None) -> list[T]:
+    """Do ``work`` for all nodes at once; when all have ended, raise the first failure. Results in the nodes' order."""
+    if not nodes:
+        return []
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        futures = [pool.submit(work, n) for n in nodes]
+        for f in as_completed(futures):
+            if say is not None and f.exception() is None:
+                say(f.result())
+    return [f.result() for f in futures]
+
+
+def _remove_if_empty(directory: Path) -> None:
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()

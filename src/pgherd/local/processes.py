@@ -1,0 +1,207 @@
+"""A server's processes as the operating system sees them: who they are, signals, the end.
+
+A pid file alone proves nothing (pids are used again after a crash or reboot), so a pid counts only if its command line
+is a ``postgres`` started on this data directory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import LocalServerError
+
+_PROC = Path("/proc")
+_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+_PROGRAMS = frozenset({"postgres", "initdb", "pg_ctl"})
+_POLL_S = 0.02
+_KILL_TIMEOUT_S = 20.0
+
+
+class Postmaster:
+    """The server process of one data directory, and its children. Needs no PostgreSQL programs.
+
+    Without ``/proc`` (not Linux) a pid file whose pid is alive is believed, and children are not looked for.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.data = data.resolve()
+
+    @property
+    def pid_file(self) -> Path:
+        """``postmaster.pid``: pid, data directory, start time, port, … and on line 8 the status."""
+        return self.data / "postmaster.pid"
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's pid, or None if it is not running."""
+        lines = self._pid_file_lines()
+        if not lines or not lines[0].strip().lstrip("-").isdigit():
+            return None
+        pid = abs(int(lines[0]))
+        return pid if _alive(pid) and self._is_ours(pid) else None
+
+    @property
+    def status(self) -> str:
+        """What the postmaster says of itself: ``starting``, ``ready``, ``standby``, ``stopping``; empty if unknown."""
+        lines = self._pid_file_lines()
+        return lines[7].strip() if len(lines) > 7 else ""
+
+    def is_running(self) -> bool:
+        """Whether the postmaster is alive (it may still be starting, stopping, or frozen)."""
+        return self.pid is not None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the postmaster and all its children (SIGSTOP freezes the server, SIGCONT thaws it)."""
+        for pid in self._family():
+            _send(pid, number)
+
+    def stop(self, mode: str = "fast", timeout_s: float = 30) -> None:
+        """Shut down (``smart``, ``fast`` or ``immediate``) and wait; after ``timeout_s`` it is killed.
+
+        A killed server loses nothing that it acknowledged: it replays its log at the next start. Raises
+        LocalServerError if its processes survive even that. Source: PostgreSQL 18 manual, 18.5.
+        """
+        pid = self.pid
+        if pid is not None:
+            # The order matters: a frozen server finds the request waiting when it thaws.
+            _send(pid, _SIGNALS[mode])
+            self.signal(signal.SIGCONT)
+            if _wait_gone([pid], timeout_s):
+                return
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL the postmaster and whatever is left of its children, and wait until all are gone."""
+        deadline = time.monotonic() + _KILL_TIMEOUT_S
+        family = self._family()
+        while family:
+            for pid in family:
+                _send(pid, signal.SIGKILL)
+            if not _wait_gone(family, deadline - time.monotonic()):
+                raise LocalServerError(
+                    f"the server in {self.data} cannot be killed (pids {', '.join(map(str, family))})",
+                    hint="processes that wait for a dead disk stay until it answers; look at `ps`",
+                )
+            family = self._family()  # a child that was being forked meanwhile
+
+    def forget_stale_pid_file(self) -> None:
+        """Remove a pid file whose pid now belongs to a program that is not this server.
+
+        PostgreSQL itself sees to a pid that is nobody's; one that is used again would make it refuse to start.
+        """
+        if _PROC.exists() and not self.is_running() and self.pid_file.exists():
+            self.pid_file.unlink(missing_ok=True)
+
+    def _pid_file_lines(self) -> list[str]:
+        try:
+            return self.pid_file.read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+
+    def _is_ours(self, pid: int) -> bool:
+        if not _PROC.exists():
+            return True
+        command = _command(pid)
+        return Path(command[0]).name == "postgres" and str(self.data) in command
+
+    def _family(self) -> list[int]:
+        """The postmaster, its children, and what else works on the data directory, postmaster first."""
+        parent = self.pid
+        found = [] if parent is None else [parent]
+        others = (p for p in _server_programs() if p != parent)
+        return found + [p for p in others if _stat(p)[2] == parent or _works_in(p, self.data)]
+
+
+def remove_tree(directory: Path, timeout_s: float = _KILL_TIMEOUT_S) -> None:
+    """Remove a directory that a server, or an initdb that outlived its pgherd, may still be writing to.
+
+    Raises LocalServerError if it is still there after ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while directory.exists():
+        for pid in _server_programs():
+            if _works_in(pid, directory):
+                _send(pid, signal.SIGKILL)
+        shutil.rmtree(directory, ignore_errors=True)
+        if time.monotonic() > deadline:
+            raise LocalServerError(f"{directory} cannot be removed", hint="see who owns its files, and who uses them")
+
+
+def _server_programs() -> Iterator[int]:
+    """The living processes that are called like PostgreSQL's server programs."""
+    for entry in _PROC.glob("[0-9]*"):
+        name, state, _ = _stat(int(entry.name))
+        if name in _PROGRAMS and state not in "ZX":
+            yield int(entry.name)
+
+
+def _works_in(pid: int, directory: Path) -> bool:
+    """Whether a process was started on a directory, or stays in it, as every server process does.
+
+    Some containers let root see only its own processes' working directories; then the command line has to do.
+    """
+    if any(a.startswith("/") and Path(a).is_relative_to(directory) for a in _command(pid)):
+        return True
+    try:
+        return (_PROC / str(pid) / "cwd").readlink().is_relative_to(directory)
+    except OSError:
+        return False
+
+
+def _command(pid: int) -> list[str]:
+    return _read(_PROC / str(pid) / "cmdline").split("\0")
+
+
+def _stat(pid: int) -> tuple[str, str, int]:
+    """(name, state, parent's pid) of a process; state X if there is none."""
+    text = _read(_PROC / str(pid) / "stat")
+    if not text:
+        return "", "X", 0
+    # The name stands in parentheses and may hold any character, so the fields are counted from the last one.
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    return head.partition("(")[2], fields[0], int(fields[1])
+
+
+def _alive(pid: int) -> bool:
+    if _PROC.exists():
+        return _stat(pid)[1] not in "ZX"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as e:
+        raise LocalServerError(
+            f"process {pid} belongs to another user", hint="run as the user who made the herd"
+        ) from e
+
+
+def _wait_gone(pids: list[int], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while any(_alive(p) for p in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,94 @@
+"""How a local server is configured: its ``pgherd.conf``, sized to a share of this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FILE_NAME = "pgherd.conf"
+INCLUDE = f"\ninclude '{FILE_NAME}'  # written by pgherd at every start; ALTER SYSTEM overrides it\n"
+
+_MB = 1024 * 1024
+
+_FIXED = """\
+# Written by pgherd at every start: changes made here are lost. Use ALTER SYSTEM.
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+password_encryption = 'scram-sha-256'
+
+# Durable: an acknowledged write survives a crash.
+fsync = on
+full_page_writes = on
+synchronous_commit = on
+
+# Moving shards and committing on several servers at once.
+wal_level = logical
+max_prepared_transactions = 64
+max_connections = 200
+max_wal_senders = 10
+max_replication_slots = 20
+max_logical_replication_workers = 12
+max_locks_per_transaction = 256
+
+autovacuum = on
+autovacuum_work_mem = '64MB'
+random_page_cost = 1.1
+jit = off
+
+# No row, parameter or password in the log: it lies outside the tables that placement is promised for. Statements,
+# DETAIL lines and messages of failed statements quote values; the client gets them all the same.
+log_destination = 'stderr'
+logging_collector = off
+log_min_messages = log
+log_min_error_statement = panic
+log_error_verbosity = terse
+log_statement = none
+log_min_duration_statement = -1
+log_parameter_max_length = 0
+log_parameter_max_length_on_error = 0
+log_line_prefix = '%m [%p] '
+"""
+
+
+def text(port: int, share: int) -> str:
+    """The configuration of one of ``share`` servers that have this machine among them."""
+    memory, cpus = machine_memory_bytes(), os.cpu_count() or 1
+    zone = "UTC" if Path("/usr/share/zoneinfo/UTC").exists() else "GMT"  # GMT needs no time zone database
+    # Parallel index builds share memory in /dev/shm, often 64 MB in a container; System V's has no such limit.
+    shared_memory = "posix" if _free_bytes(Path("/dev/shm")) > 1024 * _MB else "sysv"  # noqa: S108
+    return _FIXED + (
+        "\n# Of this server, on this machine.\n"
+        f"port = {port}\n"
+        f"timezone = '{zone}'\n"
+        f"log_timezone = '{zone}'\n"
+        f"dynamic_shared_memory_type = {shared_memory}\n"
+        f"shared_buffers = '{_part(memory, 4 * share, low=min(128, memory // (8 * share * _MB)), high=8192)}MB'\n"
+        f"maintenance_work_mem = '{_part(memory, 8 * share, low=32, high=1024)}MB'\n"
+        f"effective_cache_size = '{_part(memory, 2 * share, low=128, high=1 << 20)}MB'\n"
+        f"max_worker_processes = {24 + 2 * cpus}\n"
+        f"max_parallel_workers = {max(2, cpus)}\n"
+        f"max_parallel_maintenance_workers = {max(1, min(4, cpus // 2))}\n"
+    )
+
+
+def machine_memory_bytes() -> int:
+    """The memory of this machine, or of this container where that is less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return min(physical, int(Path(limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return physical
+
+
+def _part(memory: int, parts: int, *, low: int, high: int) -> int:
+    return max(1, low, min(high, memory // parts // _MB))
+
+
+def _free_bytes(directory: Path) -> int:
+    try:
+        info = os.statvfs(directory)
+    except OSError:
+        return 0
+    return info.f_bavail * info.f_frsize

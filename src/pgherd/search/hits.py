@@ -1,0 +1,78 @@
+"""What comes back: hits in order of distance, and who answered."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .request import Page, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One row: its distance to the question, its columns, and where it lives."""
+
+    distance: float
+    row: dict[str, Any]
+    shard: str
+    group: str
+    key: tuple[Any, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTiming:
+    """How long a group took to answer, in milliseconds, seen from the client."""
+
+    name: str
+    ms: float
+
+
+class Hits(list[Hit]):
+    """Hits in order of distance. ``complete`` is False when groups are ``missing`` (only if partial=True)."""
+
+    def __init__(
+        self, hits: Iterable[Hit], groups: Sequence[GroupTiming], missing: Sequence[str], page: Page | None
+    ) -> None:
+        super().__init__(hits)
+        self.groups = tuple(groups)
+        self.missing = tuple(missing)
+        self.next = page
+        """Give this as ``after=`` to get the next page; None after the last one."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every group that could hold a hit has answered."""
+        return not self.missing
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable keys of ``pgherd search --json``."""
+        return {
+            "hits": [{"distance": h.distance, "row": h.row, "shard": h.shard, "group": h.group} for h in self],
+            "groups": [{"name": g.name, "ms": round(g.ms, 3)} for g in self.groups],
+            "complete": self.complete,
+            "missing": list(self.missing),
+        }
+
+
+def merge(lists: Sequence[Sequence[Hit]], k: int, max_distance: float | None = None) -> list[Hit]:
+    """The k nearest of lists that are each in order of distance; ties keep the order of the lists."""
+    merged = heapq.merge(*lists, key=lambda h: h.distance)
+    found: list[Hit] = []
+    for hit in merged:
+        if len(found) == k or (max_distance is not None and hit.distance > max_distance):
+            break
+        found.append(hit)
+    return found
+
+
+def next_page(request: Request, hits: Sequence[Hit]) -> Page | None:
+    """Where to go on after these hits; None when there are no more."""
+    if len(hits) < request.k or not request.table.primary_key:
+        return None
+    last = hits[-1].distance
+    keys = tuple(h.key for h in hits if h.distance == last)
+    if request.after is not None and request.after.distance == last:
+        keys = (*request.after.keys, *keys)
+    return Page(last, keys)

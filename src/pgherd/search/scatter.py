@@ -1,0 +1,84 @@
+"""Ask all groups at once and gather. Guards invariant 5: min(k, matching) rows in order, or an error naming a group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import perf_counter
+
+from ..engines.base import Connection, Engine
+from ..engines.failures import talking_to
+from ..errors import GroupUnavailable
+from ..model.schema import TableKind
+from ..model.topology import Shard
+from ..routing.route import Router
+from .hits import GroupTiming, Hit, Hits, merge, next_page
+from .request import Request, parameters_of
+from .statement import group_statement
+
+
+async def scatter(engine: Engine, router: Router, request: Request, *, partial: bool = False) -> Hits:
+    """Carry a search out.
+
+    Raises GroupUnavailable naming the group when one that could hold a hit doesn't answer, unless ``partial``.
+    """
+    by_home: dict[str, list[Shard]] = {}
+    for shard in request.condition.shards(router):
+        by_home.setdefault(shard.home, []).append(shard)
+    if request.table.kind is TableKind.REFERENCE and by_home:
+        by_home = dict([next(iter(by_home.items()))])
+    homes = list(by_home.items())
+    if len(homes) == 1:
+        answers = [await _ask(engine, request, *homes[0], partial)]
+    else:
+        answers = await asyncio.gather(*(_ask(engine, request, home, shards, partial) for home, shards in homes))
+    found = [hits for hits, _ in answers if hits is not None]
+    missing = [home for (home, _), (hits, _) in zip(homes, answers, strict=True) if hits is None]
+    timings = [timing for _, timing in answers]
+    best = merge(found, request.k, request.max_distance)
+    return Hits(best, timings, missing, next_page(request, best))
+
+
+async def _ask(
+    engine: Engine, request: Request, home: str, shards: Sequence[Shard], partial: bool
+) -> tuple[list[Hit] | None, GroupTiming]:
+    started = perf_counter()
+    hits: list[Hit] | None
+    try:
+        async with engine.connection(home) as connection:
+            with talking_to(home, f"searching {request.table.name}"):
+                await _set_effort(connection, request)
+                hits = await _run(connection, request, home, shards, exact=request.exact)
+                if len(hits) < request.k and not request.exact:
+                    # An index scan gives up after hnsw.max_scan_tuples, and misses rows no edge leads to; what it
+                    # did not find may still match. Few rows match then, so looking at all of them is cheap.
+                    hits = await _run(connection, request, home, shards, exact=True)
+    except GroupUnavailable:
+        if not partial:
+            raise
+        hits = None
+    return hits, GroupTiming(home, (perf_counter() - started) * 1000)
+
+
+async def _run(
+    connection: Connection, request: Request, home: str, shards: Sequence[Shard], *, exact: bool
+) -> list[Hit]:
+    statement = group_statement(request, shards, exact=exact)
+    cursor = await connection.execute(statement, parameters_of(request), binary=True)
+    rows = await cursor.fetchall()
+    width = 2 + len(request.columns)
+    return [
+        Hit(row[0], dict(zip(request.columns, row[2:width], strict=True)), shards[row[1]].name, home, row[width:])
+        for row in rows
+    ]
+
+
+async def _set_effort(connection: Connection, request: Request) -> None:
+    """Bring the session's search settings to what this request needs; most requests need what the last one did."""
+    if getattr(connection, "pgherd_ef_search", None) != request.ef_search:
+        await connection.execute(
+            "SELECT set_config('hnsw.ef_search', %s, false), set_config('hnsw.iterative_scan', 'strict_order', false),"
+            " set_config('ivfflat.iterative_scan', 'relaxed_order', false)",
+            [str(request.ef_search)],
+        )
+        connection.pgherd_ef_search = request.ef_search  # type: ignore[attr-defined]

@@ -1,0 +1,143 @@
+"""The client for code without asyncio: each call runs the async client on one background thread and waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .client import AsyncHerd, AsyncTable, connect_async
+from .embedding.base import Embedder
+from .engines.base import OnStep
+from .model.schema import Schema, Table
+from .model.topology import Topology
+from .planning.plan import Plan
+from .search.hits import Hits
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pgherd", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C while waiting: let the coroutine undo what it began before anyone goes on.
+            if not future.done():
+                future.cancel()
+                self._drain()
+            raise
+
+    def _drain(self) -> None:
+        async def others() -> None:
+            me = asyncio.current_task()
+            await asyncio.gather(*(t for t in asyncio.all_tasks() if t is not me), return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(others(), self._loop).result(timeout=10)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@contextmanager
+def connect(
+    dsn: str | None = None, *, home: str | Path | None = None, embedder: Embedder | str | None = None
+) -> Iterator[Herd]:
+    """Open a herd; arguments and errors as for :func:`pgherd.connect_async`."""
+    loop = _Loop()
+    try:
+        opening = connect_async(dsn, home=home, embedder=embedder)
+        inner = loop.run(opening.__aenter__())
+        try:
+            yield Herd(inner, loop)
+        finally:
+            loop.run(opening.__aexit__(None, None, None))
+    finally:
+        loop.close()
+
+
+class Herd:
+    """One Postgres out of many; see :class:`pgherd.client.AsyncHerd`. Made by :func:`connect`."""
+
+    def __init__(self, inner: AsyncHerd, loop: _Loop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    @property
+    def topology(self) -> Topology:
+        """Groups, tables and homes, as last read."""
+        return self._inner.topology
+
+    def table(self, name: str) -> HerdTable:
+        """A table of the herd; UnknownName if there is none of that name."""
+        return HerdTable(self._inner.table(name), self._loop)
+
+    def plan(self, schema: Schema) -> Plan:
+        """What ``apply`` would do; nothing is changed."""
+        return self._loop.run(self._inner.plan(schema))
+
+    def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
+        """Carry a plan out. Raises StalePlan, HerdBusy, ServerRefused."""
+        return self._loop.run(self._inner.execute(plan, on_step))
+
+    def recover(self) -> int:
+        """Settle commits over several groups that somebody left half done; how many there were."""
+        return self._loop.run(self._inner.recover())
+
+    def sql(
+        self, query: str, params: Mapping[str, Any] | Sequence[Any] | None = None, *, region: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Run SQL on a node; see :meth:`pgherd.client.AsyncHerd.sql`."""
+        return self._loop.run(self._inner.sql(query, params, region=region))
+
+
+class HerdTable:
+    """One table of a herd; see :class:`pgherd.client.AsyncTable`."""
+
+    def __init__(self, inner: AsyncTable, loop: _Loop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    @property
+    def definition(self) -> Table:
+        """The table as the schema has it."""
+        return self._inner.definition
+
+    def insert(self, rows: Any, *, atomic: bool = True, embed: Mapping[str, str] | None = None) -> int:
+        """Add new rows; see :meth:`pgherd.client.AsyncTable.insert`."""
+        return self._loop.run(self._inner.insert(rows, atomic=atomic, embed=embed))
+
+    def upsert(self, rows: Any, *, atomic: bool = True, embed: Mapping[str, str] | None = None) -> int:
+        """Insert or replace rows; see :meth:`pgherd.client.AsyncTable.upsert`."""
+        return self._loop.run(self._inner.upsert(rows, atomic=atomic, embed=embed))
+
+    def delete(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None = None) -> int:
+        """Delete rows; see :meth:`pgherd.client.AsyncTable.delete`."""
+        return self._loop.run(self._inner.delete(where, params))
+
+    def update(
+        self, where: Mapping[str, Any] | str, changes: Mapping[str, Any], params: Mapping[str, Any] | None = None
+    ) -> int:
+        """Change rows, moving them if need be; see :meth:`pgherd.client.AsyncTable.update`."""
+        return self._loop.run(self._inner.update(where, changes, params))
+
+    def get(self, key: Any) -> dict[str, Any] | None:
+        """The row with that primary key; see :meth:`pgherd.client.AsyncTable.get`."""
+        return self._loop.run(self._inner.get(key))
+
+    def search(self, question: Any, k: int = 10, **options: Any) -> Hits:
+        """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""
+        return self._loop.run(self._inner.search(question, k, **options))

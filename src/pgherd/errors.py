@@ -15,6 +15,7 @@ __all__ = [
     "BadSchema",
     "ChangeRefused",
     "DimensionMismatch",
+    "EmbeddingFailed",
     "ExitStatus",
     "GroupUnavailable",
     "HerdBusy",
@@ -136,6 +137,13 @@ class ServerRefused(HerdError):
     """PostgreSQL refused a statement: its own message is given, and kept in ``__cause__``."""
 
     code = "server_refused"
+
+
+class EmbeddingFailed(HerdError):
+    """An embedding endpoint did not answer, or not as its API promises: check its URL, key and model, then again."""
+
+    code = "embedding_failed"
+    retryable = True
 
 
 class InDoubt(HerdError):

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ..errors import BadInput, GroupUnavailable, HerdError, ServerRefused
+from ..errors import BadInput, EmbeddingFailed, HerdError
 from .check import Vectors, check_texts, check_vectors
 
 _KEYS = ("PGHERD_EMBED_API_KEY", "OPENAI_API_KEY")
@@ -84,8 +84,8 @@ class OpenAIEmbedder:
         Raises:
             BadRow: a text is empty (the message says which).
             DimensionMismatch: the vectors' length is not the one asked for, or not that of earlier ones.
-            GroupUnavailable: no answer within the deadline, retries included.
-            ServerRefused: the endpoint refuses the request, or its answer is not what the API promises.
+            EmbeddingFailed: no answer within the deadline, retries included.
+            EmbeddingFailed: the endpoint refuses the request, or its answer is not what the API promises.
         """
         check_texts(texts)
         if not texts:
@@ -127,7 +127,7 @@ class OpenAIEmbedder:
         if answer.status_code in _RETRYABLE:
             raise _Transient(f"status {answer.status_code}", _retry_after_s(answer.headers.get("retry-after")))
         if answer.status_code != 200:
-            raise ServerRefused(
+            raise EmbeddingFailed(
                 f"{self.url} answered with status {answer.status_code} for model {self.model}",
                 hint=_HINTS.get(answer.status_code, "check the base URL, the model and the key"),
             )
@@ -151,13 +151,13 @@ class OpenAIEmbedder:
         return vectors
 
     def _gave_up(self, last: _Transient, attempts: int) -> HerdError:
-        return GroupUnavailable(
+        return EmbeddingFailed(
             f"{self.url} gave no embeddings in {self._deadline_s:g} s and {attempts} attempts; the last: {last}",
             hint="is the endpoint up, and within its rate limit? rows already written stay; run the same again",
         )
 
-    def _malformed(self, what: str) -> ServerRefused:
-        return ServerRefused(f"{self.url}: {what}", hint="is this the base URL of an OpenAI-compatible API?")
+    def _malformed(self, what: str) -> EmbeddingFailed:
+        return EmbeddingFailed(f"{self.url}: {what}", hint="is this the base URL of an OpenAI-compatible API?")
 
 
 def _is_embedding(item: Any) -> bool:

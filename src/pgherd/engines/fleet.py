@@ -40,11 +40,8 @@ class FleetEngine(ServersEngine):
             sql = f"INSERT INTO pgherd.self (group_name) VALUES ({quote_literal(group.name)})"
             yield Step("name_group", group.name, (group.name,), sql)
         password = secrets.token_urlsafe(24)
-        sql = (
-            f"CREATE ROLE pgherd_link LOGIN BYPASSRLS PASSWORD {quote_literal(password)};"
-            " GRANT pg_read_all_data, pg_write_all_data TO pgherd_link"
-        )
-        yield Step("create_link_role", "pgherd_link", everywhere, sql, secret=True)
+        sql = f"SELECT pgherd.make_link_role({quote_literal(password)})"
+        yield Step("make_link_role", "the role of links", everywhere, sql, secret=True)
         for group in groups:
             yield self._set_link(everywhere, group, password)
 

@@ -77,6 +77,7 @@ class LocalHerd:
             installation = find(user, pg_config)
             if herd is None:
                 herd = self._plan_new(labels, engine)
+            self._tidy(herd, installation, user)
             self._init_missing(herd, installation, user, say)
             herd = self._start(herd, installation, user, say)
             if herd.postgres_version != installation.version:
@@ -126,7 +127,7 @@ class LocalHerd:
         return self._directory(name) / "server.log"
 
     def password(self) -> str:
-        """The password of user ``pgherd``, which servers need to reach each other. Raises LocalServerError if lost."""
+        """The password of the herd's user, which servers need to reach each other. Raises LocalServerError if lost."""
         herd = herdfile.read(self.home)
         node = herd.nodes[0]
         found = passfile.lookup(self.home / _PASSFILE, node.host, node.port, herd.dbname, herd.user)
@@ -220,6 +221,14 @@ class LocalHerd:
         data, log = self._directory(node.name) / "data", self.log(node.name)
         return LocalServer(installation, user, data, node.port, log, share=len(herd.nodes))
 
+    def _tidy(self, herd: HerdFile, installation: Installation, user: ServerUser) -> None:
+        """Remove what a killed command left half written; it may hold the password."""
+        for path in self.home.glob(".*"):
+            if _OWN.match(path.name):
+                path.unlink()
+        for n in herd.nodes:
+            self._server(n, herd, installation, user).tidy()
+
     def _init_missing(self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress) -> None:
         missing = [n for n in herd.nodes if not (self._directory(n.name) / "data").exists()]
         if not missing:
@@ -291,6 +300,8 @@ class LocalHerd:
                 found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [herd.dbname]).fetchone()
                 if found is None:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(herd.dbname)))
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            return  # a killed `up` had its server still working on it: now it is there
         except psycopg.Error as e:
             raise LocalServerError(
                 f"{node.name} runs on port {node.port} but cannot be used: {str(e).strip()}",

@@ -17,6 +17,7 @@ from .user import ServerUser
 
 HOST = "127.0.0.1"
 _POLL_S = 0.02
+_WORK = "new-"
 _LOCALES = ("C.UTF-8", "C")
 
 
@@ -38,15 +39,13 @@ class LocalServer(Postmaster):
         self.share = share
 
     def init(self, user: str, password: str) -> None:
-        """Make the data directory with superuser ``user``; whatever an interrupted attempt left is removed first.
+        """Make the data directory with superuser ``user``.
 
         It is made under another name and renamed at the end, so a directory of the right name is always complete.
         Raises LocalServerError. Source: PostgreSQL 18 manual, initdb.
         """
         parent = self.data.parent
-        for leftover in (*parent.glob("new-*"), *parent.glob(".pgherd.conf.*")):
-            remove_tree(leftover) if leftover.is_dir() else leftover.unlink()
-        work = Path(tempfile.mkdtemp(prefix="new-", dir=parent))
+        work = Path(tempfile.mkdtemp(prefix=_WORK, dir=parent))
         self.user.give(work)
         secret = work / "password"
         write_atomically(secret, password + "\n", mode=0o600, owner=self.user.owner)
@@ -60,6 +59,13 @@ class LocalServer(Postmaster):
             sync_directory(parent)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what an interrupted :meth:`init` or :meth:`start` left half made."""
+        for work in self.data.parent.glob(f"{_WORK}*"):
+            remove_tree(work)
+        for temporary in self.data.glob(f".{settings.FILE_NAME}.*"):
+            temporary.unlink(missing_ok=True)
 
     def start(self, timeout_s: float = 60) -> None:
         """Start the server if it is not running, and wait until it answers; it outlives this process.

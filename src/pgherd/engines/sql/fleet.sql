@@ -22,6 +22,24 @@ CREATE TABLE IF NOT EXISTS pgherd.self (
 );
 GRANT SELECT ON pgherd.self TO PUBLIC;
 
+-- The role that links log in as; one for each database, since two herds may share their servers.
+CREATE OR REPLACE FUNCTION pgherd.link_role() RETURNS name
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ('pgherd_link_' || current_database())::name
+$$;
+
+CREATE OR REPLACE FUNCTION pgherd.make_link_role(secret text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    role name := pgherd.link_role();
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+        EXECUTE format('CREATE ROLE %I', role);
+    END IF;
+    EXECUTE format('ALTER ROLE %I LOGIN BYPASSRLS PASSWORD %L', role, secret);
+    EXECUTE format('GRANT pg_read_all_data, pg_write_all_data TO %I', role);
+END $$;
+
 -- The link to a group: the same statement on every node, to make it or to change where it points.
 CREATE OR REPLACE FUNCTION pgherd.set_link(group_name text, host text, port text, dbname text, secret text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -35,7 +53,7 @@ BEGIN
             ' extensions %L, async_capable %L, fetch_size %L, connect_timeout %L)',
             link, host, port, dbname, 'vector', 'true', '1000', '5');
         EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
-            link, 'pgherd_link', secret);
+            link, pgherd.link_role(), secret);
     END IF;
 END $$;
 
@@ -126,4 +144,4 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON FUNCTION pgherd.set_link, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgherd.make_link_role, pgherd.set_link, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;

@@ -8,8 +8,9 @@ error, never quietly made anew: it held rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGCONT
@@ -27,7 +28,7 @@ from ..model.topology import EngineName
 from . import homelock, passfile
 from .installation import Installation, find
 from .processes import Postmaster, remove_tree
-from .server import HOST, LocalServer, PortTaken, port_is_free
+from .server import HOST, LocalServer, PortTaken, os_hint, port_is_free
 from .user import ServerUser, server_user
 
 USER = "herd"
@@ -70,7 +71,7 @@ class LocalHerd:
         say = progress or (lambda _: None)
         user = server_user()
         self._make_home(user)
-        with homelock.locked(self.home, self.lock_wait_s):
+        with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
             herd = self._agreed(labels, engine)
             user.check_reach(self.home, "choose another home (--home), or open that directory (chmod o+x)")
             say("finding the PostgreSQL programs")
@@ -88,7 +89,7 @@ class LocalHerd:
     def down(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Stop every server cleanly; data stays. Raises NoSuchHerd, AlreadyRunning, LocalServerError."""
         herdfile.read(self.home)
-        with homelock.locked(self.home, self.lock_wait_s):
+        with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
             nodes = _local(herdfile.read(self.home))
             _each(lambda n: self.postmaster(n.name).stop("fast", timeout_s), nodes)
 
@@ -99,7 +100,7 @@ class LocalHerd:
         """
         if not self._is_home():
             raise NoSuchHerd(f"{self.home} is not a herd's home: nothing was removed", hint="check --home")
-        with homelock.locked(self.home, self.lock_wait_s):
+        with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
             herd = self._existing()
             nodes = _local(herd) if herd else ()
             _each(lambda n: self.postmaster(n.name).stop("immediate", 5), nodes)
@@ -307,6 +308,15 @@ class LocalHerd:
                 f"{node.name} runs on port {node.port} but cannot be used: {str(e).strip()}",
                 hint=f"see {self.log(node.name)}; the password is the one in {self.home / _PASSFILE}",
             ) from e
+
+
+@contextmanager
+def _os_errors_named(home: Path) -> Iterator[None]:
+    """A full disk or a missing permission as a LocalServerError that names the file."""
+    try:
+        yield
+    except OSError as e:
+        raise LocalServerError(f"{e.filename or home}: {e.strerror}", hint=os_hint(str(e))) from e
 
 
 def _local(herd: HerdFile) -> tuple[HerdNode, ...]:

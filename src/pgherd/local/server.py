@@ -135,7 +135,7 @@ class LocalServer(Postmaster):
             said = done.stderr.strip()
             if "locale" not in said:
                 break
-        raise LocalServerError(f"initdb failed in {data.parent}: {said[-800:]}", hint=_hint(said) or "see the message")
+        raise LocalServerError(f"initdb failed in {data.parent}: {said[-800:]}", hint=os_hint(said))
 
     def _write_settings(self, data: Path) -> None:
         text = settings.text(self.port, self.share)
@@ -157,7 +157,7 @@ class LocalServer(Postmaster):
         if "Address already in use" in log or not (self.is_running() or port_is_free(self.port)):
             return PortTaken(f"port {self.port} is taken by another program\n{tail}", hint="call `pgherd up` again")
         what = "did not become ready in time" if self.is_running() else "did not start"
-        return LocalServerError(f"the server in {self.data} {what}\n{tail}", hint=_hint(tail) or f"see {self.log}")
+        return LocalServerError(f"the server in {self.data} {what}\n{tail}", hint=os_hint(tail, f"see {self.log}"))
 
 
 def port_is_free(port: int) -> bool:
@@ -171,9 +171,10 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def _hint(said: str) -> str:
+def os_hint(said: str, otherwise: str = "see the message, and who owns the files") -> str:
+    """What to do about a message of the operating system."""
     if "No space left on device" in said:
         return "the disk is full: make room, or use another home (--home)"
     if "could not map anonymous shared memory" in said or "Cannot allocate memory" in said:
         return "there is too little memory for this many servers: use fewer regions"
-    return ""
+    return otherwise

@@ -1,0 +1,207 @@
+"""Commands about servers: up, down, destroy, attach, status, dsn."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.markup import escape
+
+from .. import herdfile
+from ..client import connect_async
+from ..errors import BadInput, LocalServerError
+from ..herdfile import default_home
+from ..local.herd import LocalHerd
+from ..local.installation import find
+from ..local.user import server_user
+from ..model.placement import Label
+from ..model.topology import EngineName
+from ..status import status_of
+from .options import DsnOption, HomeOption, JsonOption, RegionOption
+from .output import err, out, print_json, size, table_of
+
+WATCH_INTERVAL_S = 2.0
+PLACE = ("cloud", "region", "zone")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    for command in (up, down, destroy, attach, status, dsn):
+        app.command()(command)
+
+
+def up(
+    regions: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated places, one server each: [cloud.]region[.zone]. Default: three regions."),
+    ] = None,
+    single: Annotated[bool, typer.Option("--single", help="One server instead of a fleet.")] = False,
+    pg_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROGRAM", help="Use this installed PostgreSQL (16+, with pgvector); or PGHERD_PG_CONFIG."
+        ),
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Start a local herd of real servers, or repair and restart the one that is there."""
+    where = home or default_home()
+    labels = [Label.parse(r) for r in regions.split(",")] if regions else None
+    if single and labels and len(labels) > 1:
+        raise BadInput("--single is one server, --regions names several", hint="leave one of the two out")
+    started = time.perf_counter()
+    engine = EngineName.SINGLE if single else (EngineName.FLEET if labels else None)
+    with err.status("starting") as line:
+        local = LocalHerd(where)
+        local.up(labels, engine, pg_config, lambda text: line.update(escape(text)))
+        line.update("joining the servers into one herd")
+        document = asyncio.run(_status(None, where))
+    if json:
+        print_json(document)
+        return
+    _show_groups(document)
+    out.print(
+        f"\nup in {time.perf_counter() - started:.1f} s. [dim]Any driver:[/] {escape(_dsn(where, None))}",
+        soft_wrap=True,
+    )
+
+
+def down(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Stop the local herd's servers cleanly; up brings it back with all data."""
+    where = home or default_home()
+    with err.status("stopping"):
+        LocalHerd(where).down()
+    if json:
+        print_json({"down": True, "home": str(where)})
+    else:
+        out.print(f"stopped; [bold]pgherd up[/] brings it back from {escape(str(where))}")
+
+
+def destroy(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Stop the local herd and remove all its data; attached servers are only forgotten."""
+    where = home or default_home()
+    if not yes and sys_is_terminal():
+        typer.confirm(f"Remove the herd in {where} with all its data?", abort=True, err=True)
+    with err.status("removing"):
+        LocalHerd(where).destroy()
+    if json:
+        print_json({"destroyed": True, "home": str(where)})
+    else:
+        out.print(f"removed the herd in {escape(str(where))}")
+
+
+def sys_is_terminal() -> bool:
+    """Whether somebody can answer a question."""
+    return err.is_terminal and typer.get_text_stream("stdin").isatty()
+
+
+def attach(
+    file: Annotated[Path, typer.Argument(metavar="HERD.TOML", help="Which servers, where, how to log in.")],
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a herd out of servers that exist (plain PostgreSQL 16+, a managed one too)."""
+    where = home or default_home()
+    if (where / herdfile.FILE_NAME).exists():
+        raise BadInput(f"{where} is the home of a herd already", hint="name another one with --home")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{file} can't be read: {error.strerror}") from error
+    described = herdfile.parse_toml(text, str(file))
+    where.mkdir(parents=True, exist_ok=True, mode=0o700)
+    described.write(where)
+    try:
+        with err.status("joining the servers into one herd"):
+            document = asyncio.run(_status(None, where))
+    except BaseException:
+        (where / herdfile.FILE_NAME).unlink(missing_ok=True)
+        raise
+    print_json(document) if json else _show_groups(document)
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")] = False,
+    home: HomeOption = None,
+    dsn: DsnOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show groups, nodes, tables, and which shard lives where."""
+    if json:
+        print_json(asyncio.run(_status(dsn, home)))
+        return
+    if not watch:
+        document = asyncio.run(_status(dsn, home))
+        _show_groups(document)
+        out.print()
+        out.print(_tables(document))
+        return
+    with Live(console=out, screen=out.is_terminal) as live:
+        while True:
+            live.update(_tables(asyncio.run(_status(dsn, home))))
+            time.sleep(WATCH_INTERVAL_S)
+
+
+async def _status(dsn: str | None, home: Path | None) -> dict[str, Any]:
+    async with connect_async(dsn, home=home) as herd:
+        return await status_of(herd)
+
+
+def _show_groups(document: dict[str, Any]) -> None:
+    rows = [
+        [
+            g["name"],
+            n["name"],
+            f"{n['host']}:{n['port']}",
+            f"{n['cloud']}.{n['region']}.{n['zone']}",
+            n["role"],
+            n["up"],
+        ]
+        for g in document["groups"]
+        for n in g["nodes"]
+    ]
+    title = f"{document['engine']} herd, generation {document['generation']}"
+    out.print(table_of(["group", "node", "address", "place", "role", "up"], rows, title=title))
+
+
+def _tables(document: dict[str, Any]) -> Any:
+    rows = [
+        [t["name"] if i == 0 else "", t["kind"] if i == 0 else "", s["name"], s["home"], s["rows"], size(s["bytes"])]
+        for t in document["tables"]
+        for i, s in enumerate(t["shards"])
+    ]
+    if not rows:
+        return "no tables yet: [bold]pgherd apply schema.sql[/]"
+    return table_of(["table", "kind", "shard", "home", "rows", "size"], rows, title="tables")
+
+
+def dsn(region: RegionOption = None, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Print a connection string for any PostgreSQL driver; the password stays in a file that it names."""
+    text = _dsn(home or default_home(), region)
+    print_json({"dsn": text}) if json else typer.echo(text)
+
+
+def _dsn(home: Path, region: str | None) -> str:
+    return herdfile.read(home).dsn(home, region)
+
+
+def local_psql() -> tuple[str, dict[str, str]] | None:
+    """A psql program and its environment: the one that came with the local servers, else the one on PATH."""
+    with suppress(LocalServerError):
+        installation = find(server_user(), None)
+        program = installation.program("psql")
+        if program.exists():
+            return str(program), dict(installation.env)
+    found = shutil.which("psql")
+    return (found, {}) if found else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from ..errors import ExitStatus, HerdError
@@ -20,6 +19,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Typer brings its own copy of click since 0.20 and used the package before; this is the right class in both."""
+
 for module in (servers, schema, rows, demo):
     module.add_commands(app)
 
@@ -31,11 +33,11 @@ def main(arguments: Sequence[str]) -> int:
         result = app(args=list(arguments), prog_name="pgherd", standalone_mode=False)
     except HerdError as error:
         return report(error, as_json=as_json)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
+    except UsageError as error:
         return report_usage(error, as_json=as_json)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         err.print("[yellow]interrupted[/]: nothing is half done; run the same command again to go on")
         return 130
     except BrokenPipeError:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -42,7 +41,7 @@ def report(error: HerdError, *, as_json: bool) -> int:
     return int(error.exit_status)
 
 
-def report_usage(error: click.ClickException, *, as_json: bool) -> int:
+def report_usage(error: Any, *, as_json: bool) -> int:
     """Show a misuse of the command line; its exit status."""
     if as_json:
         body = {"code": "usage", "message": error.format_message(), "hint": "see --help", "retryable": False}

@@ -24,8 +24,10 @@ GEO = (
     "CREATE EXTENSION vector;\n"
     + "".join(
         f"""CREATE TABLESPACE {name}_ts WITH (replica_placement='{{"num_replicas": 3, "placement_blocks": [
-            {{"cloud": "aws", "region": "{region}", "zone": "{region}a", "min_num_replicas": 2, "leader_preference": 1}},
-            {{"cloud": "aws", "region": "{region}", "zone": "{region}b", "min_num_replicas": 1, "leader_preference": 2}}
+            {{"cloud": "aws", "region": "{region}", "zone": "{region}a",
+              "min_num_replicas": 2, "leader_preference": 1}},
+            {{"cloud": "aws", "region": "{region}", "zone": "{region}b",
+              "min_num_replicas": 1, "leader_preference": 2}}
         ]}}');\n"""
         for name, (region, _) in REGIONS.items()
     )
@@ -40,8 +42,8 @@ GEO = (
             (id, hospital_location, description, embedding, PRIMARY KEY (id HASH, hospital_location))
             FOR VALUES IN ('{city}') TABLESPACE {name}_ts{" SPLIT INTO 4 TABLETS" if name == "eu" else ""};\n"""
         for name, (_, city) in REGIONS.items()
-    ).replace("(id, hospital_location, description, embedding, ", "(")
-    + """CREATE INDEX NONCONCURRENTLY_idx ON treatment
+    )
+    + """CREATE INDEX NONCONCURRENTLY ON treatment
         USING ybhnsw (embedding vector_cosine_ops) WITH (m = 16, ef_construction = 64);
     SELECT pgherd.embed_column('treatment', 'description', 'embedding');\n"""
 )
@@ -68,6 +70,7 @@ def test_geo_partitioned_hospitals() -> None:
     ]
     assert table.embeddings == (Embedding("embedding", "description", "wordllama"),)
     (index,) = schema.indexes
+    assert index.name == Name("public", "treatment_embedding_idx")
     assert (index.method, index.elements, index.opclass) == (
         "hnsw",
         ("embedding vector_cosine_ops",),
@@ -267,6 +270,9 @@ def test_names_and_comments_that_look_like_clauses() -> None:
         ("varchar(20)", "character varying(20)"),
         ("char", "character(1)"),
         ('"char"', '"char"'),
+        ("bpchar", "bpchar"),
+        ("int[3][4]", "integer[]"),
+        ("dec(4)", "numeric(4,0)"),
         ("timestamptz", "timestamp with time zone"),
         ("timestamptz(3)", "timestamp(3) with time zone"),
         ("timestamp", "timestamp without time zone"),
@@ -293,7 +299,8 @@ def test_layout_makes_no_difference() -> None:
 
 def test_hash_key_or_split_distributes() -> None:
     schema = parse(
-        "CREATE TABLE a (id int PRIMARY KEY HASH); CREATE TABLE b (x int, y int, PRIMARY KEY (y, x)) SPLIT INTO 2 TABLETS;"
+        "CREATE TABLE a (id int PRIMARY KEY HASH);"
+        "CREATE TABLE b (x int, y int, PRIMARY KEY (y, x)) SPLIT INTO 2 TABLETS;"
         "CREATE TABLE c (id int PRIMARY KEY); CREATE TABLE d (id int, PRIMARY KEY (id ASC));"
         "CREATE TABLE e (id int PRIMARY KEY) PARTITION BY HASH (id) SPLIT INTO 5 TABLETS"
     )
@@ -356,7 +363,8 @@ def test_default_tablespace_of_a_dump_pins_the_table() -> None:
 
 
 def test_alter_tablespace_replaces_the_policy() -> None:
-    said = '{{"num_replicas": {n}, "placement_blocks": [{{"cloud": "a", "region": "b", "zone": "c", "min_num_replicas": 1}}]}}'
+    block = '{{"cloud": "a", "region": "b", "zone": "c", "min_num_replicas": 1}}'
+    said = f'{{{{"num_replicas": {{n}}, "placement_blocks": [{block}]}}}}'
     schema = parse(
         f"CREATE TABLESPACE x OWNER bob WITH (replica_placement='{said.format(n=1)}', "
         f"read_replica_placement='{said.format(n=2)}'); ALTER TABLESPACE x SET (replica_placement='{said.format(n=3)}')"
@@ -370,7 +378,78 @@ def test_alter_tablespace_replaces_the_policy() -> None:
 
 def test_names_mean_schema_public() -> None:
     schema = parse(
-        'CREATE TABLE a.t (b int); CREATE TABLE t (b int); SET search_path = "$user", public; CREATE VIEW v AS SELECT 1 AS a'
+        "CREATE TABLE a.t (b int); CREATE TABLE t (b int);"
+        'SET search_path = "$user", public; CREATE VIEW v AS SELECT 1 AS a'
     )
     assert [t.name for t in schema.tables] == [Name("a", "t"), Name("public", "t")]
     assert schema.objects[0].sql == "CREATE OR REPLACE VIEW public.v AS SELECT 1 AS a"
+
+
+def test_an_index_on_every_partition_is_one_on_the_table() -> None:
+    schema = parse("""
+        CREATE TABLE t (id int, r text, PRIMARY KEY (id, r)) PARTITION BY LIST (r);
+        CREATE TABLE a PARTITION OF t FOR VALUES IN ('a');
+        CREATE TABLE b PARTITION OF t DEFAULT PARTITION BY HASH (id);
+        CREATE TABLE b0 PARTITION OF b FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+        CREATE TABLE b1 PARTITION OF b FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+        CREATE INDEX ON a (id); CREATE INDEX ON b0 (id); CREATE INDEX other ON b1 (id);
+    """)
+    assert [(i.name.name, i.table.name) for i in schema.indexes] == [("t_id_idx", "t")]
+
+
+def test_defaults_are_written_so_that_create_table_takes_them() -> None:
+    schema = parse(
+        "CREATE TABLE t (a bool DEFAULT (1 > 2 AND true), b text DEFAULT ('x' COLLATE \"C\"), c int DEFAULT (-1))"
+    )
+    assert [c.default for c in schema.tables[0].columns] == ["(1 > 2 AND TRUE)", "('x' COLLATE \"C\")", "-1"]
+    roundtrips(schema)
+
+
+def test_partitions_may_repeat_what_the_table_says() -> None:
+    schema = parse("""
+        CREATE TABLE t (id int, r text) PARTITION BY LIST (r);
+        CREATE TABLE a (id int DEFAULT 5, r text);
+        ALTER TABLE t ATTACH PARTITION a FOR VALUES IN ('a');
+        ALTER TABLE ONLY t ALTER COLUMN id SET DEFAULT 5;
+        ALTER TABLE ONLY a ALTER COLUMN id SET DEFAULT 5;
+    """)
+    assert schema.tables[0].columns[0].default == "5"
+
+
+def test_grants_and_default_privileges() -> None:
+    schema = parse(
+        "CREATE TABLE t (a int); GRANT select, insert (a) ON t TO bob; REVOKE ALL ON t FROM PUBLIC; GRANT a TO b;"
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA s FOR ROLE r GRANT SELECT ON TABLES TO bob WITH GRANT OPTION;"
+        "grant SELECT, INSERT (a) on table public.t to bob"
+    )
+    assert [o.sql for o in schema.objects] == [
+        "GRANT SELECT, INSERT (a) ON TABLE public.t TO bob",
+        "REVOKE ALL PRIVILEGES ON TABLE public.t FROM PUBLIC",
+        "GRANT a TO b",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE r IN SCHEMA s GRANT SELECT ON TABLES TO bob WITH GRANT OPTION",
+    ]
+    assert all(o.replaceable for o in schema.objects)
+
+
+def test_drop_before_create_means_nothing() -> None:
+    assert parse("DROP TABLE IF EXISTS t; CREATE TABLE t (a int)") == parse("CREATE TABLE t (a int)")
+
+
+def test_a_byte_order_mark_is_no_character() -> None:
+    assert parse("\ufeffCREATE TABLE t (a int)") == parse("CREATE TABLE t (a int)")
+
+
+def test_empty_file() -> None:
+    assert parse(" ; -- nothing\n;") == Schema()
+
+
+def test_a_dump_attaches_partitions_from_the_top_down() -> None:
+    schema = parse("""
+        CREATE TABLE t (id int, r text) PARTITION BY LIST (r);
+        CREATE TABLE a (id int, r text) PARTITION BY HASH (id);
+        CREATE TABLE a0 (id int, r text);
+        ALTER TABLE ONLY t ATTACH PARTITION a FOR VALUES IN ('a');
+        ALTER TABLE ONLY a ATTACH PARTITION a0 FOR VALUES WITH (modulus 1, remainder 0);
+    """)
+    (table,) = schema.tables
+    assert table.partitions[0].partitions[0].bound == HashBound(1, 0)

@@ -59,7 +59,7 @@ def test_user_becomes_a_role_that_may_log_in() -> None:
     assert scram_verifier("bob", "pencil") in bob.sql
     assert bob.sql.startswith("CREATE ROLE bob WITH LOGIN")
     assert "pencil" not in repr(schema)
-    assert "SCRAM" not in bob.shown
+    assert "SCRAM" not in bob.sealed.sql
     assert (staff.secret, staff.sql, group.sql) == (False, "CREATE ROLE staff", "CREATE ROLE g")
 
 
@@ -76,6 +76,9 @@ def test_verifiers_are_kept() -> None:
         "CREATE ROLE bob PASSWORD 'pencil",
         "CREATE ROLE bob LOGIN E'pencil'",
         "CREATE ROLE bob LOGIN $$pencil$$",
+        "CREATE USER bob E'pencil'",
+        "CREATE USER bob U&'pencil'",
+        "CREATE USER E'pencil' x",
         "ALTER ROLE bob PASSWORD 'pencil'",
         "CREATE ROLE pg_bob PASSWORD 'pencil'",
     ],

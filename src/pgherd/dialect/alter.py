@@ -13,7 +13,7 @@ from .columns import add_column, add_constraint, with_default, with_identity
 from .drafts import Draft, TableDraft
 from .source import Statement
 from .tables import attach_partition
-from .text import qualified, relation, strings
+from .text import default_expression, qualified, relation, strings
 
 _CLEANING = (
     AlterTableType.AT_DropConstraint,
@@ -63,15 +63,19 @@ def _command(draft: Draft, table: TableDraft, command: Any, statement: Statement
         return
     if command.subtype == AlterTableType.AT_AttachPartition:
         attach_partition(draft, table.name, command.def_, statement)
+    elif command.subtype in (AlterTableType.AT_SetStorage, AlterTableType.AT_SetCompression):
+        raise place.bad("STORAGE and COMPRESSION are not kept", hint="leave the statement out")
     elif act is None:
         what = AlterTableType(command.subtype).name.removeprefix("AT_")
         raise place.bad(
             f"apply can't do this ({what})", hint=f"write the final form of the table in CREATE TABLE {table.name}"
         )
     else:
-        act(table, command, statement)
-        if table.parent is not None and (table.columns or table.checks or table.foreign_keys):
+        if table.parent is not None and command.subtype not in _OF_PARTITIONS:
             raise place.bad("a partition has what its table has", hint=f"write ALTER TABLE {table.parent}")
+        act(table, command, statement)
+        if table.parent is not None and (table.checks or table.foreign_keys):
+            raise place.bad("a constraint on one partition only", hint=f"write ALTER TABLE {table.parent}")
 
 
 def _add_column(table: TableDraft, command: Any, statement: Statement) -> None:
@@ -88,6 +92,10 @@ def _add_constraint(table: TableDraft, command: Any, statement: Statement) -> No
 
 def _default(table: TableDraft, command: Any, statement: Statement) -> None:
     place = statement.place()
+    if table.parent is not None:
+        text = "" if command.def_ is None else default_expression(command.def_, place)
+        table.own_defaults[command.name] = (text, place)
+        return
     table.columns[command.name] = with_default(table.column(command.name, place), command.def_, place)
 
 
@@ -112,6 +120,12 @@ def _row_security(table: TableDraft, command: Any, statement: Statement) -> None
 def _force_row_security(table: TableDraft, command: Any, statement: Statement) -> None:
     table.force_row_security = command.subtype == AlterTableType.AT_ForceRowSecurity
 
+
+_OF_PARTITIONS = (
+    AlterTableType.AT_AddConstraint,
+    AlterTableType.AT_ColumnDefault,
+    AlterTableType.AT_SetTableSpace,
+)
 
 _ACTS: dict[Any, Callable[[TableDraft, Any, Statement], None]] = {
     AlterTableType.AT_AddColumn: _add_column,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from ..model.names import Name
 from ..model.schema import (
     Column,
-    Index,
     Item,
     Key,
     ListBound,
@@ -21,13 +20,17 @@ from ..model.schema import (
 )
 from .bounds import list_value
 from .drafts import Draft, IndexDraft, TableDraft
+from .fold_indexes import fold_indexes
 from .ordering import in_order
 from .source import Place
 
 
 def assemble(draft: Draft) -> Schema:
     """The schema of a whole draft. Raises BadSchema for what can't be put together."""
+    for table in draft.tables.values():
+        _check_repeated(draft, table)
     sequences = _fold_serial(draft)
+    folded = fold_indexes(draft)
     for table in draft.tables.values():
         if table.parent is None:
             _fold_keys(draft, table)
@@ -37,12 +40,25 @@ def assemble(draft: Draft) -> Schema:
             if item.parent is None:
                 items.append(_table(draft, item))
         elif isinstance(item, IndexDraft):
-            index = _index(draft, item)
-            items += [index] if index else []
+            items += [folded[item.index.name]] if item.index.name in folded else []
         elif not (item.kind is ObjectKind.SEQUENCE and item.name in sequences):
             items.append(item)
     items = _colocate(draft, items)
     return Schema(tuple(draft.tablespaces.values()), in_order(tuple(_references(items)), draft))
+
+
+def _check_repeated(draft: Draft, table: TableDraft) -> None:
+    """What is said of a partition's columns must repeat what the table says."""
+    columns = draft.root(table.name).columns
+    for name, place in table.restated.items():
+        if name not in columns:
+            raise place.bad(f"its table has no column {name!r}", hint=f"columns: {', '.join(columns)}")
+    for name, (default, place) in table.own_defaults.items():
+        if name not in columns or (columns[name].default or "") != default:
+            raise place.bad(
+                f"column {name!r} of partition {table.name} has a default of its own",
+                hint=f"rows come in through the table: set the default on {draft.root(table.name).name}",
+            )
 
 
 def _fold_serial(draft: Draft) -> set[str]:
@@ -204,31 +220,6 @@ def _value(draft: Draft, value: str | None, column: Column, place: Place) -> str
         type_ = below
     enums = {e.name: e.values for e in draft.objects("type")}
     return list_value(value, type_, enums.get(type_) or enums.get(f"public.{type_}", ()), place)
-
-
-def _index(draft: Draft, item: IndexDraft) -> Index | None:
-    """The index as it is on the whole table; None for one that belongs to an index of the parent (pg_dump)."""
-    index, table = item.index, draft.tables[item.index.table]
-    asked = item.tablespace
-    if asked is not None and asked != table.tablespace:
-        raise item.place.bad(
-            f"TABLESPACE {asked}: an index lives with its rows, in each shard's own tablespace",
-            hint="leave TABLESPACE out",
-        )
-    if table.parent is None:
-        return index
-    if index.name in draft.attached_indexes:
-        above, place = draft.attached_indexes[index.name]
-        if ("relation", above.sql) not in draft.made:
-            raise place.bad(f"there is no index {str(above)!r}", hint="create the table's index first")
-        return None
-    root = table
-    while root.parent is not None:
-        root = draft.tables[root.parent]
-    raise item.place.bad(
-        f"an index on partition {str(table.name)!r} only",
-        hint=f"write CREATE INDEX … ON {root.name}: every shard then has it, in its own tablespace",
-    )
 
 
 def _colocate(draft: Draft, items: list[Item]) -> list[Item]:

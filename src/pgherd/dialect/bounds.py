@@ -15,6 +15,29 @@ _TRUE, _FALSE = ("t", "true", "y", "yes", "on", "1"), ("f", "false", "n", "no", 
 _INTEGERS = {"smallint": 15, "integer": 31, "bigint": 63}
 _DAY = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])\Z")
 
+HASHABLE = frozenset(
+    {
+        *_INTEGERS,
+        "boolean",
+        "text",
+        "character varying",
+        "character",
+        "bpchar",
+        "bytea",
+        "uuid",
+        "date",
+        "interval",
+        "numeric",
+    }
+    | {"real", "double precision", "time", "timestamp"}
+)
+"""Types whose partition hash is the same on every server; an enum's is made from its oid, which is not."""
+
+
+def base_type(type_: str) -> str:
+    """A type without its modifiers and time zone."""
+    return "" if type_.endswith("]") else re.sub(r"\(.*\)| with(out)? time zone", "", type_)
+
 
 def list_value(value: str, type_: str, labels: tuple[str, ...], place: Place) -> str:
     """A partition's value as a column of this type prints it; ``labels`` are the type's, if it is an enum."""
@@ -25,6 +48,8 @@ def list_value(value: str, type_: str, labels: tuple[str, ...], place: Place) ->
     base, _, modifier = type_.partition("(")
     if base == "character":
         return value.rstrip(" ").ljust(int(modifier.rstrip(")") or 1)) if modifier else value
+    if base == "bpchar":
+        return value.rstrip(" ")
     if base in ("text", "character varying", "name"):
         return value
     if type_ == "boolean":

@@ -8,7 +8,7 @@ from typing import Any
 from pglast.enums import ObjectType, VariableSetKind
 from pglast.parser import ParseError, parse_sql
 
-from ..model.names import Name, quote_ident
+from ..model.names import quote_ident
 from ..model.schema import Schema
 from . import alter, functions, indexes, objects, tables
 from .assemble import assemble
@@ -129,13 +129,13 @@ def _dropped_name(kind: str, target: Any, place: Place) -> str:
     if kind in ("extension", "schema"):
         return str(target.sval)
     if kind == "function":
-        types = ", ".join(objects._argument_type(t, place) for t in target.objargs or ())
+        types = ", ".join(objects.argument_type(t, place) for t in target.objargs or ())
         return f"{qualified(target.objname).sql}({types})"
     if kind == "type":
         return qualified(target.names).sql
     if kind in ("trigger", "policy"):
         return f"{quote_ident(strings(target)[-1])} ON {qualified(target[:-1]).sql}"
-    return Name(*qualified(target)).sql
+    return qualified(target).sql
 
 
 _ACTS: dict[str, Callable[[Draft, Any, Statement], None]] = {

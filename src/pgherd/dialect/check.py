@@ -6,18 +6,16 @@ from collections.abc import Iterator
 
 from ..model.names import Name
 from ..model.schema import Index, ListBound, Partition, Schema, SqlObject, Strategy, Table, TableKind
-from .bounds import check_siblings
+from .bounds import HASHABLE, base_type, check_siblings
 from .drafts import Draft, IndexDraft
 from .foreign_keys import check_foreign_keys
 from .source import Place
 from .vectors import check_vector_index
 
-_UNHASHABLE = ("json", "xml", "point", "vector", "halfvec", "sparsevec", "tsvector", "tsquery", "polygon", "path")
-
 
 def check(schema: Schema, draft: Draft) -> None:
     """Raises BadSchema for the first thing that can't work."""
-    check_index_places = {i.index.name: i.place for i in draft.items if isinstance(i, IndexDraft)}
+    index_places = {i.index.name: i.place for i in draft.items if isinstance(i, IndexDraft)}
     for table in schema.tables:
         place = draft.tables[table.name].place
         _check_tablespaces(schema, table, draft)
@@ -31,7 +29,7 @@ def check(schema: Schema, draft: Draft) -> None:
     for table in schema.tables:
         check_foreign_keys(schema, table, draft)
     for index in schema.indexes:
-        _check_index(schema, index, check_index_places[index.name])
+        _check_index(schema, index, index_places.get(index.name) or draft.places["index", index.name])
     for item in schema.objects:
         _check_object(schema, item, draft)
 
@@ -78,13 +76,20 @@ def _check_partitions(table: Table, draft: Draft) -> None:
         for name in by.columns:
             column = table.column(name)
             assert column is not None
-            if column.type.partition("(")[0] in _UNHASHABLE:
-                raise where.bad(f"rows can't be shared out by {name!r}: it is {column.type}", hint="use a key column")
-            if column.generated:
+            if by.strategy is Strategy.HASH and base_type(column.type) not in HASHABLE:
+                raise where.bad(
+                    f"PARTITION BY HASH over {name!r}, which is {column.type}: its hash differs from server to server",
+                    hint="use a column of a built-in type; text in an enum's place",
+                )
+            if column.generated is not None:
                 raise where.bad(f"rows can't be shared out by {name!r}: it is generated", hint="use a stored column")
 
 
 def _check_keys(table: Table, draft: Draft) -> None:
+    names = [k.name for k in table.keys] + [f.name for f in table.foreign_keys] + [c.name for c in table.checks]
+    for name in names:
+        if name is not None and names.count(name) > 1:
+            raise draft.tables[table.name].place.bad(f"two constraints named {name!r}", hint="rename one of the two")
     for key in table.keys:
         missing = [c for c in table.partition_columns if c not in key.columns]
         if missing:
@@ -118,6 +123,6 @@ def _check_object(schema: Schema, item: SqlObject, draft: Draft) -> None:
         raise place.bad(f"there is no table {str(item.table)!r}", hint="create it in this file")
     if table and table.kind is TableKind.DISTRIBUTED and ("statement trigger", item.name) in draft.places:
         raise place.bad(
-            "a statement trigger on a distributed table would fire once in each shard, or not at all",
-            hint="write FOR EACH ROW",
+            "a statement trigger, or one with transition tables, can't see the statement's rows on all shards",
+            hint="write FOR EACH ROW, without REFERENCING",
         )

@@ -11,11 +11,11 @@ from typing import Any
 
 from pglast.enums import ConstrType
 
-from ..model.names import Name, quote_ident
+from ..model.names import quote_ident
 from ..model.schema import Check, Column, ForeignKey, Key
 from .drafts import TableDraft
 from .source import Place, Statement
-from .text import expression, qualified, relation, strings, type_name
+from .text import default_expression, expression, qualified, relation, strings, type_name
 
 _SERIAL = {
     "serial": "integer",
@@ -35,7 +35,10 @@ def add_column(table: TableDraft, node: Any, statement: Statement) -> None:
     if node.colname in table.columns:
         raise place.bad(f"column {node.colname!r} is written twice", hint="keep one of the two")
     if node.typeName is None:
-        raise place.bad("a partition's own column options", hint="set defaults and constraints on the table itself")
+        if node.constraints:
+            raise place.bad("a partition's own column options", hint="set defaults and constraints on the table")
+        table.restated[node.colname] = place  # YugabyteDB's examples list a partition's columns again
+        return
     if node.compression or node.storage_name or node.fdwoptions:
         raise place.bad("STORAGE and COMPRESSION are not kept", hint="leave them out")
     names = strings(node.typeName.names)
@@ -53,8 +56,7 @@ def add_column(table: TableDraft, node: Any, statement: Statement) -> None:
 
 def _collation(clause: Any) -> str:
     name = qualified(clause.collname)
-    bare = len(clause.collname) == 1 or name.schema in ("public", "pg_catalog")
-    return Name(name.schema, name.name).sql.partition(".")[2] if bare else name.sql
+    return quote_ident(name.name) if name.schema in ("public", "pg_catalog") else name.sql
 
 
 def _attributes(following: tuple[Any, ...]) -> list[str]:
@@ -97,7 +99,7 @@ def with_default(column: Column, node: Any, place: Place) -> Column:
     """The column with DEFAULT ``node`` (None: without)."""
     if column.identity or column.generated:
         raise place.bad(f"column {column.name!r} is generated and has a default", hint="leave the default out")
-    text = None if node is None else expression(node, place)
+    text = None if node is None else default_expression(node, place)
     return replace(column, default=None if text == "NULL" else text)
 
 
@@ -127,6 +129,8 @@ def add_constraint(
 ) -> None:
     """Add a table constraint; ``columns`` and ``after`` are for one that was written at a column."""
     place, kind = statement.place(node.location), node.contype
+    if node.fk_with_period or node.pk_with_period:
+        raise place.bad("a foreign key with PERIOD can't be checked across shards", hint="leave PERIOD out")
     deferred = after or [
         w for w, on in (("DEFERRABLE", node.deferrable), ("INITIALLY DEFERRED", node.initdeferred)) if on
     ]

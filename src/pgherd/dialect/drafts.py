@@ -49,6 +49,10 @@ class TableDraft:
     row_security: bool = False
     force_row_security: bool = False
     embeddings: list[Embedding] = field(default_factory=list)
+    restated: dict[str, Place] = field(default_factory=dict)
+    """columns that a partition lists again"""
+    own_defaults: dict[str, tuple[str, Place]] = field(default_factory=dict)
+    """defaults said of a partition (pg_dump repeats the table's)"""
     places: dict[Hashable, Place] = field(default_factory=dict)
     """where each key and foreign key was said"""
 
@@ -111,6 +115,18 @@ class Draft:
                 f"there is no table {str(name)!r} above this line", hint=f"create it first; tables so far: {known}"
             )
         return self.tables[name]
+
+    def root(self, name: Name) -> TableDraft:
+        """The table that this table or partition is in the end a part of."""
+        table = self.tables[name]
+        return table if table.parent is None else self.root(table.parent)
+
+    def effective_tablespace(self, name: Name) -> str | None:
+        """A table's or partition's tablespace, its own or the one of the nearest level above."""
+        table = self.tables[name]
+        if table.tablespace is not None or table.parent is None:
+            return table.tablespace
+        return self.effective_tablespace(table.parent)
 
     def objects(self, kind: str) -> list[SqlObject]:
         """The other objects of a kind, in order."""

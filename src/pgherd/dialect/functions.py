@@ -14,6 +14,7 @@ from ..model.schema import Embedding, TableKind
 from .drafts import Draft, TableDraft
 from .source import Place, Statement
 from .text import constant, strings
+from .translate import MAX_SHARDS
 
 DEFAULT_MODEL = "wordllama"
 _PARAMETERS = {
@@ -100,8 +101,8 @@ def _distribute(draft: Draft, call: _Call) -> None:
     if how not in (None, "hash"):
         raise call.place.bad(f"distribution_type {how!r}", hint="write 'hash', or leave it out")
     said, other = call.values.get("shard_count"), call.values.get("colocate_with")
-    if said is not None and (not said.isdigit() or int(said) < 1):
-        raise call.place.bad(f"shard_count is {said}", hint="write a number above 0")
+    if said is not None and not (said.isdecimal() and 1 <= int(said) <= MAX_SHARDS):
+        raise call.place.bad(f"shard_count is {said}", hint=f"write a number from 1 to {MAX_SHARDS}")
     column = call.values["distribution_column"]
     if other not in (None, "default", "none"):
         table.colocate_with = (Name.parse(str(other)), call.place)

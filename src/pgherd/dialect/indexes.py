@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from .source import Place, Statement
 from .text import bare_type, expression, option_text, relation, strings
 
 _METHODS = {"ybhnsw": "hnsw", "lsm": "btree", "ybgin": "gin"}
+_WORD = re.compile(r"[A-Za-z0-9_.+-]+")
 _KNOWN = ("btree", "hash", "gin", "gist", "spgist", "brin", "hnsw", "ivfflat")
 
 
@@ -37,7 +39,7 @@ def create_index(draft: Draft, node: Any, statement: Statement) -> None:
         unique=bool(node.unique),
         nulls_not_distinct=bool(node.nulls_not_distinct),
         include=tuple(e.name for e in node.indexIncludingParams or ()),
-        options=tuple(sorted((o.defname, option_text(o.arg)) for o in node.options or ())),
+        options=tuple(sorted(_option(o, statement) for o in node.options or ())),
         where=expression(node.whereClause, place) if node.whereClause else None,
         opclass=_opclass(elements[0]),
     )
@@ -46,11 +48,21 @@ def create_index(draft: Draft, node: Any, statement: Statement) -> None:
         draft.items.append(IndexDraft(index, place, node.tableSpace))
 
 
+def _option(node: Any, statement: Statement) -> tuple[str, str]:
+    """A storage parameter; its value is a number or a word, which needs no quotes."""
+    value = option_text(node.arg)
+    if node.defnamespace or not _WORD.fullmatch(node.defname) or not _WORD.fullmatch(value):
+        raise statement.place(node.location).bad(
+            f"storage parameter {node.defname} = {value}", hint="write name = number or name = word"
+        )
+    return node.defname, value
+
+
 def copy_indexes(draft: Draft, source: Name, target: Name, place: Place) -> None:
     """The indexes of ``source`` once more on ``target`` (LIKE … INCLUDING INDEXES), with names of their own."""
     for item in [i for i in draft.items if isinstance(i, IndexDraft) and i.index.table == source]:
         words = list(item.index.columns) or ["expr"]
-        name = Name(target.schema, _free_name(draft, target, words, item.index.unique))
+        name = Name(target.schema, free_name(draft, target, words, item.index.unique))
         draft.make_relation(name, place)
         draft.items.append(IndexDraft(replace(item.index, name=name, table=target), place, item.tablespace))
 
@@ -107,10 +119,10 @@ def _opclass(element: Any) -> str | None:
 
 
 def _choose_name(draft: Draft, table: Name, elements: list[Any], unique: bool) -> str:
-    return _free_name(draft, table, [_label(e) for e in elements], unique)
+    return free_name(draft, table, [_label(e) for e in elements], unique)
 
 
-def _free_name(draft: Draft, table: Name, words: list[str], unique: bool) -> str:
+def free_name(draft: Draft, table: Name, words: list[str], unique: bool) -> str:
     """``table_col_col_idx``, numbered until no relation of the schema has it (indexcmds.c, ChooseIndexName)."""
     suffix = "_key" if unique else "_idx"
     base = "_".join((table.name, *words))

@@ -116,14 +116,14 @@ def create_function(draft: Draft, node: Any, statement: Statement) -> None:
     check_schema(name, place)
     outputs = (FunctionParameterMode.FUNC_PARAM_OUT, FunctionParameterMode.FUNC_PARAM_TABLE)
     taken = [p for p in node.parameters or () if p.mode not in outputs]
-    types = [_argument_type(p.argType, place) for p in taken]
+    types = [argument_type(p.argType, place) for p in taken]
     signature = f"{name.sql}({', '.join(types)})"
     draft.make("function", signature, place)
     node.funcname, node.replace = _parts(name), True
     draft.items.append(SqlObject(ObjectKind.FUNCTION, signature, sql_of(node, place), replaceable=True))
 
 
-def _argument_type(node: Any, place: Place) -> str:
+def argument_type(node: Any, place: Place) -> str:
     """A function is known by its types without their modifiers."""
     if node.pct_type:
         return ".".join(quote_ident(n) for n in strings(node.names)) + "%type"
@@ -156,7 +156,7 @@ def create_trigger(draft: Draft, node: Any, statement: Statement) -> None:
     item = SqlObject(ObjectKind.TRIGGER, name, sql_of(node, place), replaceable=not node.isconstraint, table=table)
     draft.items.append(item)
     draft.places["trigger", name] = place
-    if not node.row:
+    if not node.row or node.transitionRels:
         draft.places["statement trigger", name] = place
 
 
@@ -204,12 +204,16 @@ def comment(draft: Draft, node: Any, statement: Statement) -> None:
     place = statement.place()
     if node.objtype in (ObjectType.OBJECT_DATABASE, ObjectType.OBJECT_TABLESPACE):
         raise place.bad("a comment on something that belongs to one server", hint="leave it out")
+    if node.objtype in (ObjectType.OBJECT_TABCONSTRAINT, ObjectType.OBJECT_INDEX, ObjectType.OBJECT_TRIGGER):
+        raise place.bad("keys, indexes and triggers live on the shards, under names of their own", hint="leave it out")
     table = None
-    if isinstance(node.object, tuple) and node.objtype in (ObjectType.OBJECT_TABLE, ObjectType.OBJECT_COLUMN):
-        on_table = node.objtype == ObjectType.OBJECT_TABLE
-        table = qualified(node.object if on_table else node.object[:-1])
-        node.object = _parts(table) + (() if on_table else node.object[-1:])
-        draft.table(table, place)
+    if node.objtype in (ObjectType.OBJECT_TABLE, ObjectType.OBJECT_COLUMN, ObjectType.OBJECT_POLICY):
+        whole = node.objtype == ObjectType.OBJECT_TABLE
+        table = qualified(node.object if whole else node.object[:-1])
+        node.object = _parts(table) + (() if whole else node.object[-1:])
+        if ("relation", table.sql) not in draft.made:
+            draft.table(table, place)  # says that it is unknown
+        table = table if table in draft.tables else None
     sql = sql_of(node, place)
     node.comment = None
     name = sql_of(node, place).removeprefix("COMMENT ON ").removesuffix(" IS NULL")

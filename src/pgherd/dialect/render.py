@@ -61,7 +61,7 @@ def _block(block: PlacementBlock) -> dict[str, Any]:
     return said
 
 
-def column_sql(column: Column) -> str:
+def _column_sql(column: Column) -> str:
     """A column as in CREATE TABLE."""
     text = f"{quote_ident(column.name)} {column.type}"
     if column.collation:
@@ -75,13 +75,13 @@ def column_sql(column: Column) -> str:
     return text + (" NOT NULL" if column.not_null and not column.identity else "")
 
 
-def key_sql(key: Key) -> str:
+def _key_sql(key: Key) -> str:
     """A primary key or unique constraint as in CREATE TABLE."""
     word = "PRIMARY KEY" if key.primary else "UNIQUE" + (" NULLS NOT DISTINCT" if key.nulls_not_distinct else "")
     return _named(key.name) + f"{word} ({comma_idents(key.columns)})"
 
 
-def foreign_key_sql(fk: ForeignKey) -> str:
+def _foreign_key_sql(fk: ForeignKey) -> str:
     """A foreign key as in CREATE TABLE."""
     to = f"{fk.references.sql} ({comma_idents(fk.ref_columns)})"
     return _named(fk.name) + f"FOREIGN KEY ({comma_idents(fk.columns)}) REFERENCES {to} {fk.tail}".rstrip()
@@ -92,10 +92,10 @@ def _named(name: str | None) -> str:
 
 
 def _table(table: Table) -> Iterator[str]:
-    lines = [column_sql(c) for c in table.columns]
-    lines += [key_sql(k) for k in table.keys]
+    lines = [_column_sql(c) for c in table.columns]
+    lines += [_key_sql(k) for k in table.keys]
     lines += [f"{_named(c.name)}CHECK ({c.expression})" for c in table.checks]
-    lines += [foreign_key_sql(f) for f in table.foreign_keys]
+    lines += [_foreign_key_sql(f) for f in table.foreign_keys]
     space = f" TABLESPACE {quote_ident(table.tablespace)}" if table.tablespace else ""
     by = _by(table.by) if table.by else ""
     yield (

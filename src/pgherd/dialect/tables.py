@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pglast import ast
@@ -11,6 +12,7 @@ from ..model.names import Name
 from ..model.schema import Bound, HashBound, ListBound, PartitionBy, Strategy
 from .columns import add_column, add_constraint
 from .drafts import Draft, TableDraft
+from .indexes import copy_indexes
 from .source import Place, Statement
 from .text import constant, option_text, relation
 
@@ -31,7 +33,7 @@ def create_table(draft: Draft, node: Any, statement: Statement) -> None:
         table.by = _by(node.partspec, statement)
     if node.partbound:
         _attach(draft, table, relation(node.inhRelations[0], place), bound(node.partbound, statement), place)
-    elif table.tablespace is None:
+    if table.tablespace is None and not _inherits_tablespace(draft, table):
         table.tablespace = draft.default_tablespace
     draft.tables[name] = table
     draft.items.append(table)
@@ -49,6 +51,10 @@ def create_table(draft: Draft, node: Any, statement: Statement) -> None:
         raise place.bad("a table without columns", hint="write its columns")
 
 
+def _inherits_tablespace(draft: Draft, table: TableDraft) -> bool:
+    return table.parent is not None and draft.effective_tablespace(table.parent) is not None
+
+
 def _refuse(node: Any, statement: Statement) -> None:
     place = statement.place()
     if node.relation.relpersistence == "t":
@@ -62,7 +68,7 @@ def _refuse(node: Any, statement: Statement) -> None:
     if node.accessMethod and node.accessMethod != "heap":
         raise place.bad(f"USING {node.accessMethod}", hint="leave USING out: every server has heap tables")
     for option in node.options or ():
-        if option.defname not in ("colocation", "colocated"):
+        if option.defname not in ("colocation", "colocated", "colocation_id"):
             raise statement.place(option.location).bad(
                 f"storage parameter {option.defname}: apply keeps definitions, not a server's tuning",
                 hint=f"leave {option.defname} = {option_text(option.arg)} out",
@@ -122,7 +128,8 @@ def attach_partition(draft: Draft, parent: Name, node: Any, statement: Statement
     child = draft.table(relation(node.name, place), place)
     if child.parent is not None:
         raise place.bad(f"{str(child.name)!r} is a partition already", hint="attach it once")
-    above = draft.table(parent, place)
+    draft.table(parent, place)
+    above = draft.root(parent)
     _attach(draft, child, parent, bound(node.bound, statement), place)
     columns = {n: c.type for n, c in child.columns.items()}
     if columns != {n: c.type for n, c in above.columns.items()}:
@@ -134,13 +141,14 @@ def attach_partition(draft: Draft, parent: Name, node: Any, statement: Statement
         kept = [c for c in child.checks if c.expression not in {x.expression for x in above.checks}]
         if kept or child.foreign_keys:
             raise place.bad(f"{str(child.name)!r} has constraints of its own", hint=f"write them on {parent}")
+    if child.row_security or child.force_row_security or child.embeddings or child.citus:
+        raise place.bad(f"{str(child.name)!r} has settings of its own", hint=f"make them on {parent}")
+    child.own_defaults = {n: (c.default, child.place) for n, c in child.columns.items() if c.default}
     child.columns, child.checks = {}, []
 
 
 def _like(draft: Draft, table: TableDraft, node: Any, statement: Statement) -> None:
     """LIKE other [INCLUDING …]: what is included is copied once, here; other tables of the file only."""
-    from dataclasses import replace
-
     place = statement.place()
     other, options = draft.table(relation(node.relation, place), place), node.options
     if other.parent is not None:
@@ -156,6 +164,4 @@ def _like(draft: Draft, table: TableDraft, node: Any, statement: Statement) -> N
         table.checks += other.checks
     if options & _LIKE_INDEXES:
         table.keys += [replace(k, name=None) for k in other.keys]
-        from .indexes import copy_indexes
-
         copy_indexes(draft, other.name, table.name, place)

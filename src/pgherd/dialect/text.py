@@ -57,14 +57,17 @@ _INTERVAL_FIELDS = {
 _FULL_RANGE = 32767
 
 
+_UNPRINTABLE = (ParseError, NotImplementedError, TypeError, AttributeError, RecursionError)
+
+
 def statement(node: Any, place: Place) -> str:
     """A statement as canonical SQL. Raises BadSchema if it can't be written faithfully."""
     try:
         printed: str = RawStream()(node)
-        again = parse_sql(printed)[0].stmt
-    except (ParseError, NotImplementedError, TypeError, AttributeError) as e:
-        raise _unfaithful(place) from e
-    if again != node:
+        same = parse_sql(printed)[0].stmt == node
+    except _UNPRINTABLE:
+        same = False  # the cause is not kept: its text may quote a verifier
+    if not same:
         raise _unfaithful(place)
     return printed
 
@@ -79,11 +82,24 @@ def expression(node: Any, place: Place) -> str:
     try:
         printed: str = RawStream()(node)
         again: Any = parse_sql(f"SELECT {printed}")[0].stmt
-    except (ParseError, NotImplementedError, TypeError, AttributeError) as e:
-        raise _unfaithful(place) from e
-    if len(again.targetList) != 1 or again.targetList[0] != wanted:
+        same = len(again.targetList) == 1 and again.targetList[0] == wanted
+    except _UNPRINTABLE:
+        same = False
+    if not same:
         raise _unfaithful(place)
     return printed
+
+
+def default_expression(node: Any, place: Place) -> str:
+    """The same for DEFAULT, whose grammar takes fewer forms bare (no AND, IN, IS …): those get parentheses."""
+    text = expression(node, place)
+    try:
+        again: Any = parse_sql(f"CREATE TABLE t (c text DEFAULT {text} NOT NULL)")[0].stmt
+    except ParseError:
+        return f"({text})"
+    said = again.tableElts[0].constraints
+    bare = again.tableElts[0].collClause is None and len(said) == 2 and said[0].raw_expr == node
+    return text if bare else f"({text})"
 
 
 def strings(nodes: Any) -> tuple[str, ...]:
@@ -126,10 +142,14 @@ def type_name(node: Any, place: Place) -> str:
     if name == "interval" and mods:
         fields = int(mods.pop(0))
         name += "" if fields == _FULL_RANGE else " " + _INTERVAL_FIELDS[fields]
+    if name == "numeric" and len(mods) == 1:
+        mods.append("0")
+    if name == "character" and not mods:
+        name = "bpchar"  # without a length it is of any length; CHARACTER alone is read as CHARACTER(1)
     if mods:
         head, space, tail = name.partition(" ") if name.startswith(("timestamp", "time ")) else (name, "", "")
         name = f"{head}({','.join(mods)}){space}{tail}"
-    return name + "[]" * len(node.arrayBounds or ())
+    return name + ("[]" if node.arrayBounds else "")  # PostgreSQL doesn't keep the number of dimensions
 
 
 def _modifier(node: Any, place: Place) -> str:

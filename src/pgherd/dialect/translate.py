@@ -14,9 +14,12 @@ from typing import Any, NamedTuple
 
 from pglast.parser import ParseError, scan
 
+from ..model.names import MAX_IDENTIFIER_BYTES
 from .source import Place, Source, Statement
 
 _COMMENTS = frozenset({"SQL_COMMENT", "C_COMMENT"})
+MAX_SHARDS = 64_000
+"""the most shards that a table may ask for, as in Citus"""
 _SORTING = frozenset({"hash", "asc", "desc"})
 _KEY_OPTIONS = _SORTING | {"nulls", "first", "last"}
 _META_HINT = "psql's commands are not SQL: take the line out"
@@ -32,13 +35,15 @@ class Token(NamedTuple):
 
     @property
     def word(self) -> str:
-        """The text in lower case if it is a word, else empty (a quoted name is no word)."""
-        return self.text.lower() if self.text[:1].isalpha() else ""
+        """The text in lower case if it is a word, else empty: a quoted name is none, nor is E'…' or U&'…'."""
+        return self.text.lower() if self.text[:1].isalpha() and not {"'", '"'} & set(self.text) else ""
 
     @property
     def ident(self) -> str:
         """The identifier that this token spells, folded or unquoted."""
-        return self.text[1:-1].replace('""', '"') if self.text.startswith('"') else self.text.lower()
+        if self.text.startswith('"'):
+            return self.text[1:-1].replace('""', '"')
+        return "".join(c.lower() if c.isascii() else c for c in self.text)  # as PostgreSQL folds in UTF-8
 
 
 def statements(source: Source) -> Iterator[Statement]:
@@ -50,13 +55,7 @@ def statements(source: Source) -> Iterator[Statement]:
 def _tokens(source: Source) -> list[Token]:
     text = source.text
     while True:
-        try:
-            found = scan(text)
-            problem = None
-        except ParseError as e:
-            problem = e
-            end = e.args[1] if e.args[1] is not None else len(text)
-            found = scan(text[:end])
+        found, problem = _scan(text)
         tokens = [_token(text, t) for t in found if t.name not in _COMMENTS]
         blanked = _without_restrict(text, tokens)
         if blanked is None:
@@ -67,7 +66,24 @@ def _tokens(source: Source) -> list[Token]:
     if problem is not None:
         place = Place(source, problem.args[1] or 0, first_words(tokens[-1:]) or "text")
         raise place.syntax(problem.args[0].partition(" at or near")[0])
+    for t in tokens:
+        if t.kind in ("IDENT", "UIDENT") and len(t.ident.encode()) > MAX_IDENTIFIER_BYTES:
+            raise Place(source, t.start, t.text).bad(
+                f"a name of more than {MAX_IDENTIFIER_BYTES} bytes, which PostgreSQL would cut", hint="shorten it"
+            )
     return tokens
+
+
+def _scan(text: str) -> tuple[list[Any], ParseError | None]:
+    """The tokens up to the first thing that is none, and what the scanner says of that."""
+    problem, end = None, len(text)
+    while True:
+        try:
+            return list(scan(text[:end])), problem
+        except ParseError as e:
+            problem = problem or e
+            # the place may be inside a token, whose beginning then fails in its turn
+            end = min(end - 1, e.args[1] if e.args[1] is not None else end)
 
 
 def _token(text: str, t: Any) -> Token:
@@ -154,6 +170,8 @@ class _Translation:
                 self._keys()
             else:
                 self._index_groups()
+                if (after := words.index("index") + 1) < len(words) and words[after] == "nonconcurrently":
+                    self._write(self.tokens[after].start, self.tokens[after].end)
         elif words[:2] == ["alter", "table"]:
             self._keys()
         return Statement(
@@ -212,10 +230,12 @@ class _Translation:
                     "SPLIT AT VALUES sets the bounds of range tablets, which pgherd doesn't have",
                     hint="write SPLIT INTO n TABLETS, or PARTITION BY LIST with a partition for each set of values",
                 )
-            if following[:1] == ["into"] and following[2:] == ["tablets"] and top[n + 2].kind == "ICONST":
+            if following[:1] == ["into"] and following[2:] == ["tablets"] and top[n + 2].text.isdecimal():
                 self.tablets, self.tablets_at = int(top[n + 2].text), t.start - self.start
-                if self.tablets < 1:
-                    raise self._place(t).bad("SPLIT INTO needs at least 1 tablet", hint="write SPLIT INTO 1 TABLETS")
+                if not 1 <= self.tablets <= MAX_SHARDS:
+                    raise self._place(t).bad(
+                        f"SPLIT INTO {self.tablets} TABLETS", hint=f"write a number from 1 to {MAX_SHARDS}"
+                    )
                 self._write(t.start, top[n + 3].end)
 
     def _keys(self) -> None:

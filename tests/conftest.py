@@ -73,7 +73,12 @@ def _own_database(home: Path, tmp_path: Path) -> Iterator[Path]:
 
 def _admin(file: herdfile.HerdFile, home: Path, node: herdfile.HerdNode) -> psycopg.Connection:
     return psycopg.connect(
-        host=node.host, port=node.port, user=file.user, dbname="postgres", passfile=str(home / "pgpass"), autocommit=True
+        host=node.host,
+        port=node.port,
+        user=file.user,
+        dbname="postgres",
+        passfile=str(home / "pgpass"),
+        autocommit=True,
     )
 
 

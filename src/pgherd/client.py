@@ -6,23 +6,24 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from .embedding.base import Embedder, model_from_spec
-from .engines.base import Engine, OnStep
+from .engines.base import Connection, Engine, OnStep
 from .engines.failures import talking_to
 from .engines.open import open_dsn, open_home
 from .errors import BadInput, UnknownName
 from .herdfile import default_home
 from .model.names import Name
-from .model.schema import Column, Schema, Table, TableKind
+from .model.schema import Column, Index, Schema, Table, TableKind
 from .model.topology import Topology
 from .planning.plan import Plan
 from .routing.route import Router
 from .rows.batch import Batch, batches_of
+from .rows.quoting import identifier
 from .rows.statements import modified_reference_tables
 from .rows.where import Condition, condition_of
 from .rows.write import EVERYWHERE, Writer
@@ -49,18 +50,31 @@ async def connect_async(
         await engine.close()
 
 
+async def _written(connection: Connection, table: Name) -> Any:
+    """A digest of the rows of ``table`` that this transaction has written."""
+    query = sql.SQL(
+        "SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM {} t WHERE xmin = pg_current_xact_id()::xid"
+    )
+    return await (await connection.execute(query.format(sql.Identifier(*table)))).fetchone()
+
+
 class AsyncHerd:
     """One Postgres out of many. Made by :func:`connect_async`."""
 
     def __init__(self, engine: Engine, embedder: Embedder | str | None = None) -> None:
         self._engine = engine
         self._embedder = embedder
-        self._routers: dict[tuple[int, Name], Router] = {}
+        self._known: dict[Name, _Known] = {}
 
     @property
     def topology(self) -> Topology:
         """Groups, tables and homes, as last read."""
         return self._engine.topology
+
+    @property
+    def engine(self) -> Engine:
+        """What serves the herd; for code that needs connections or transactions of its own."""
+        return self._engine
 
     def table(self, name: str) -> AsyncTable:
         """A table of the herd; UnknownName if there is none of that name."""
@@ -90,15 +104,16 @@ class AsyncHerd:
         group = self._group_for(region)
         references = modified_reference_tables(query, self.topology)
         if references:
-            return await self._sql_everywhere(query, params)
+            return await self._sql_everywhere(query, params, references)
         async with self._engine.connection(group) as connection:
             with talking_to(group):
                 cursor = connection.cursor(row_factory=dict_row)
                 await cursor.execute(query, params)
                 return await cursor.fetchall() if cursor.description else []
 
-    async def _sql_everywhere(self, query: str, params: Any) -> list[dict[str, Any]]:
+    async def _sql_everywhere(self, query: str, params: Any, references: list[Name]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
+        effects = set()
         async with self._engine.transaction() as transaction:
             for group in self.topology.groups:
                 connection = await transaction.on(group.name)
@@ -107,6 +122,13 @@ class AsyncHerd:
                     cursor = connection.cursor(row_factory=dict_row)
                     await cursor.execute(query, params)
                     rows = await cursor.fetchall() if cursor.description else []
+                    effects.add((cursor.rowcount, *[await _written(connection, name) for name in references]))
+                if len(effects) > 1:
+                    raise BadInput(
+                        "the statement gives a reference table other rows on every node (a default or function such as"
+                        " random(), clock_timestamp() or an identity column)",
+                        hint="give the values in the statement, or write with the table's insert() or upsert()",
+                    )
         return rows
 
     def _group_for(self, region: str | None) -> str:
@@ -118,10 +140,16 @@ class AsyncHerd:
 
     def router(self, table: Table) -> Router:
         """The table's router at this generation."""
-        key = (self.topology.generation, table.name)
-        if key not in self._routers:
-            self._routers[key] = Router(self.topology.shards(table), {c.name: c.type for c in table.columns})
-        return self._routers[key]
+        return self._about(table.name).router
+
+    def _about(self, name: Name) -> _Known:
+        """What is known of a table at this generation; UnknownName once it is gone."""
+        found, topology = self._known.get(name), self.topology
+        if found is None or found.topology is not topology:
+            table = topology.table(name)
+            router = Router(topology.shards(table), {c.name: c.type for c in table.columns})
+            found = self._known[name] = _Known(topology, table, topology.indexes(table), router)
+        return found
 
     def embedder(self, table: Table, column: Column) -> Embedder:
         """The model that fills a vector column: the schema's, else the herd's, else the built-in one if it fits.
@@ -140,6 +168,15 @@ class AsyncHerd:
         return model
 
 
+class _Known(NamedTuple):
+    """What every call on a table needs, worked out once a topology."""
+
+    topology: Topology
+    table: Table
+    indexes: tuple[Index, ...]
+    router: Router
+
+
 class AsyncTable:
     """One table of a herd: rows are written at their homes, searches go to all homes at once."""
 
@@ -150,7 +187,7 @@ class AsyncTable:
     @property
     def definition(self) -> Table:
         """The table as the schema has it."""
-        return self._herd.topology.table(self._name)
+        return self._herd._about(self._name).table
 
     async def insert(self, rows: Any, *, atomic: bool = True, embed: Mapping[str, str] | None = None) -> int:
         """Add new rows; how many. ``rows``, ``atomic`` and ``embed`` as in :meth:`upsert`."""
@@ -195,7 +232,7 @@ class AsyncTable:
             model = self._herd.embedder(table, vector_column(table, vector))
             texts = batch.columns[text]
             present = [i for i, t in enumerate(texts) if t]
-            made = await asyncio.to_thread(model.embed, [str(texts[i]) for i in present]) if present else []
+            made: Any = await asyncio.to_thread(model.embed, [str(texts[i]) for i in present]) if present else []
             values: list[Any] = [None] * batch.n
             for i, v in zip(present, made, strict=True):
                 values[i] = v
@@ -226,22 +263,29 @@ class AsyncTable:
             raise BadInput(f"table {table.name} has no primary key", hint="use search or sql")
         if not isinstance(key, Mapping):
             values = key if isinstance(key, (tuple, list)) else (key,)
-            if len(values) > len(columns):
-                raise BadInput(f"the key of {table.name} has {len(columns)} columns: {', '.join(columns)}")
-            key = dict(zip(columns, values, strict=False))
+            if len(values) != len(columns):
+                raise self._not_the_key(table)
+            key = dict(zip(columns, values, strict=True))
+        elif not set(columns) <= set(key):
+            raise self._not_the_key(table)
         condition = self._condition(key, None)
+        alias = identifier(table.name.name)
         for shard in condition.shards(self._herd.router(table)):
             async with self._herd._engine.connection(shard.home) as connection:
                 with talking_to(shard.home, f"reading {table.name}"):
                     cursor = connection.cursor(row_factory=dict_row)
-                    query = sql.SQL("SELECT * FROM {} WHERE {} LIMIT 1").format(
-                        sql.Identifier(*shard.relation), condition.sql
+                    query = sql.SQL("SELECT * FROM {} AS {} WHERE {} LIMIT 1").format(
+                        identifier(shard.relation), alias, condition.sql
                     )
                     await cursor.execute(query, condition.parameters)
                     row = await cursor.fetchone()
             if row is not None:
                 return row
         return None
+
+    def _not_the_key(self, table: Table) -> BadInput:
+        columns = ", ".join(table.primary_key)
+        return BadInput(f"the key of {table.name} is ({columns})", hint="give all of it: a value, a tuple or a dict")
 
     def _condition(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None) -> Condition:
         return condition_of(where, params, self.definition)
@@ -271,13 +315,14 @@ class AsyncTable:
         there are several; ``metric`` defaults to the one its index serves. ``partial`` accepts missing groups.
         Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
-        table = self.definition
+        known = self._herd._about(self._name)
+        table = known.table
         target = vector_column(table, column)
         if isinstance(question, str) and target.vector and target.vector[0] in ("vector", "halfvec"):
             question = await self._question(table, target, question)
         request = request_of(
-            self._herd.topology,
             table,
+            known.indexes,
             question,
             k=k,
             column=target,
@@ -290,7 +335,7 @@ class AsyncTable:
             metric=metric,
             ef_search=ef_search,
         )
-        return await scatter(self._herd._engine, self._herd.router(table), request, partial=partial)
+        return await scatter(self._herd._engine, known.router, request, partial=partial)
 
     async def _question(self, table: Table, column: Column, text: str) -> Any:
         if not text.strip():

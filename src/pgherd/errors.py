@@ -81,7 +81,7 @@ class BadSchema(BadInput):
 
 
 class SyntaxProblem(BadSchema):
-    """The schema file is not valid SQL at the line and column named."""
+    """The schema file is not valid SQL: correct it at the line and column named."""
 
     code = "syntax_error"
 

@@ -7,17 +7,44 @@ import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .client import AsyncHerd, AsyncTable, connect_async
 from .embedding.base import Embedder
 from .engines.base import OnStep
+from .errors import BadInput
 from .model.schema import Schema, Table
 from .model.topology import Topology
 from .planning.plan import Plan
 from .search.hits import Hits
 
 T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    """A coroutine on its way: started on the loop's thread, awaited on the caller's."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(lambda _: self._running.release())
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def wait(self) -> None:
+        # A bare lock is the cheapest way from thread to thread, and Ctrl-C interrupts it.
+        self._running.acquire()
+
+    def result(self) -> T:
+        assert self._task is not None
+        return self._task.result()
 
 
 class _Loop:
@@ -29,22 +56,21 @@ class _Loop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        if self._loop.is_closed() or threading.current_thread() is self._thread:
+            coroutine.close()
+            if self._loop.is_closed():
+                raise BadInput("this herd is closed", hint="use it inside the with block of pgherd.connect")
+            raise BadInput("a callback of a call can't make calls", hint="return from it first")
+        call = _Call(coroutine)
+        self._loop.call_soon_threadsafe(call.start)
         try:
-            return future.result()
+            call.wait()
         except BaseException:
             # Ctrl-C while waiting: let the coroutine undo what it began before anyone goes on.
-            if not future.done():
-                future.cancel()
-                self._drain()
+            self._loop.call_soon_threadsafe(call.cancel)
+            call.wait()
             raise
-
-    def _drain(self) -> None:
-        async def others() -> None:
-            me = asyncio.current_task()
-            await asyncio.gather(*(t for t in asyncio.all_tasks() if t is not me), return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(others(), self._loop).result(timeout=10)
+        return call.result()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -34,4 +34,5 @@ CREATE TABLE treatment_san_francisco PARTITION OF treatment FOR VALUES IN ('San 
 SELECT pgherd.embed_column('treatment', 'description', 'embedding', model => 'wordllama');
 
 -- Added to the file once the rows are in: each region builds its own part at once.
-CREATE INDEX treatment_embedding_idx ON treatment USING ybhnsw (embedding vector_cosine_ops);
+CREATE INDEX treatment_embedding_idx ON treatment USING ybhnsw (embedding vector_cosine_ops)
+    WITH (m = 16, ef_construction = 128);

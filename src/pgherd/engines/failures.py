@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from ..errors import GroupUnavailable, HerdError, ServerRefused
+
+_LINK = re.compile('"pgherd_([^"]+)"')
+"""How a server names its link to a group that it cannot reach."""
 
 
 def is_connection_loss(error: BaseException) -> bool:
     """Whether the server could not be reached or went away, as opposed to refusing something."""
-    if isinstance(error, PoolTimeout):
-        return True
     if not isinstance(error, psycopg.OperationalError):
         return False
     state = error.sqlstate
@@ -24,6 +25,12 @@ def is_connection_loss(error: BaseException) -> bool:
 def translate(error: BaseException, group: str, what: str = "") -> HerdError:
     """The pgherd error for what a driver raised while talking to ``group``."""
     doing = f" while {what}" if what else ""
+    link = _LINK.search(error.diag.message_primary or "") if isinstance(error, psycopg.Error) else None
+    if link and is_connection_loss(error):
+        return GroupUnavailable(
+            f"group {link[1]} does not answer group {group}{doing}",
+            hint="pgherd status shows who is up; pgherd up starts local servers",
+        )
     if is_connection_loss(error):
         return GroupUnavailable(
             f"group {group} does not answer{doing}",
@@ -41,5 +48,5 @@ def talking_to(group: str, what: str = "") -> Iterator[None]:
     """Raise pgherd's errors instead of the driver's inside this block."""
     try:
         yield
-    except (psycopg.Error, PoolTimeout) as error:
+    except psycopg.Error as error:
         raise translate(error, group, what) from error

@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from .. import herdfile
 from ..errors import BadInput, GroupUnavailable
+from ..local import passfile
 from ..model.placement import Label
 from ..model.topology import EngineName, Group, GroupId, Node, NodeId, Topology
 from .failures import translate
@@ -32,6 +33,9 @@ async def open_home(home: Path) -> ServersEngine:
     base: dict[str, Any] = {"user": file.user, "dbname": file.dbname}
     if file.passfile:
         base["passfile"] = str(home.absolute() / file.passfile)
+        # Given outright, or a PGPASSWORD in the environment would be used instead of the file.
+        node = file.nodes[0]
+        base["password"] = passfile.lookup(Path(base["passfile"]), node.host, node.port, file.dbname, file.user)
     groups = file.groups()
     engine = _ENGINES[file.engine](base, groups)
     return await _started(engine, groups)

@@ -27,7 +27,7 @@ class SingleEngine(ServersEngine):
             result = Topology(1, self.name, groups)
             only = (groups[0].name,)
             steps = (
-                Step("install_extension", "vector", only, "CREATE EXTENSION IF NOT EXISTS vector SCHEMA public"),
+                Step("install_extension", "vector", only, script("pgvector")),
                 Step("install_catalog", "schema pgherd", only, script("catalog") + script("single")),
             )
         return Plan(known.generation, (Phase((), steps, result),))

@@ -34,19 +34,29 @@ class _Encoded(Dumper):
         return obj
 
 
+def vector_head(dim: int, kind: VectorType) -> tuple[bytes, str]:
+    """What precedes the components of a value in binary, and numpy's name for what they are there."""
+    return dim.to_bytes(2, "big") + b"\0\0", ">f2" if kind is VectorType.HALFVEC else ">f4"
+
+
+def check_half(array: NDArray[np.float32]) -> None:
+    """BadRow when a component is beyond what halfvec holds."""
+    if array.size and np.abs(array).max() > HALF_MAX:
+        raise BadRow(f"a component is beyond what halfvec holds ({HALF_MAX:.0f})", hint="use a vector column")
+
+
 def encode(array: NDArray[np.float32], kind: VectorType) -> list[bytes]:
     """Each row of an (n, dim) float32 array as a value of ``vector`` or ``halfvec``."""
     n, dim = array.shape
-    half = kind is VectorType.HALFVEC
-    if half and n and np.abs(array).max(initial=0.0) > HALF_MAX:
-        raise BadRow(f"a component is beyond what halfvec holds ({HALF_MAX:.0f})", hint="use a vector column")
-    body = array.astype(">f2" if half else ">f4").view(np.uint8).reshape(n, -1)
-    width = 4 + body.shape[1]
+    if kind is VectorType.HALFVEC:
+        check_half(array)
+    head, wire = vector_head(dim, kind)
+    width = len(head) + dim * np.dtype(wire).itemsize
     whole = np.empty((n, width), np.uint8)
-    whole[:, :4] = np.frombuffer(dim.to_bytes(2, "big") + b"\0\0", np.uint8)
-    whole[:, 4:] = body
+    whole[:, : len(head)] = np.frombuffer(head, np.uint8)
+    whole[:, len(head) :].view(wire)[:] = array
     data = whole.tobytes()
-    made = HalfvecBytes if half else VectorBytes
+    made = HalfvecBytes if kind is VectorType.HALFVEC else VectorBytes
     return [made(data[i : i + width]) for i in range(0, n * width, width)]
 
 

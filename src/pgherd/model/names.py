@@ -51,8 +51,12 @@ class Name(NamedTuple):
     def parse(cls, text: str) -> Name:
         """Read ``table``, ``schema.table`` or their quoted forms, folding case as PostgreSQL does."""
         parts = re.findall(r'"(?:[^"]|"")*"|[^.]+', text.strip())
-        clean = [p[1:-1].replace('""', '"') if p.startswith('"') else p.lower() for p in parts]
+        clean = [p[1:-1].replace('""', '"') if p.startswith('"') else _folded(p) for p in parts]
         return cls("public", clean[0]) if len(clean) == 1 else cls(clean[-2], clean[-1])
+
+
+def _folded(name: str) -> str:
+    return "".join(c.lower() if c.isascii() else c for c in name)
 
 
 def derived_name(base: str, suffix: str) -> str:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from .names import Name, quote_literal
 from .placement import Tablespace
@@ -60,11 +61,16 @@ class Column:
     @property
     def vector(self) -> tuple[VectorType, int | None] | None:
         """Its vector type and dimension (None: not fixed), or None for any other column."""
-        base, _, rest = self.type.partition("(")
-        base = base.rsplit(".", 1)[-1].strip()
-        if base not in VectorType.__members__.values():
-            return None
-        return VectorType(base), int(rest.rstrip(")")) if rest else None
+        return _vector_of(self.type)
+
+
+@lru_cache(maxsize=1024)
+def _vector_of(type_text: str) -> tuple[VectorType, int | None] | None:
+    base, _, rest = type_text.partition("(")
+    base = base.rsplit(".", 1)[-1].strip()
+    if base not in VectorType.__members__.values() or rest.endswith("]"):
+        return None
+    return VectorType(base), int(rest.rstrip(")")) if rest else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 
 from ..model.schema import Index, Schema, Table
 from ..model.topology import Topology
 from .compile import Compiler
-from .diff import Change, Create, diff, merge
+from .diff import AddEnumValue, Change, Create, diff, merge
 from .placement import check_homes, expand, homes_of
 from .plan import Phase, Plan, Step, Traits
 from .search_function import search_functions
@@ -19,8 +20,9 @@ UNENFORCED = "one server holds everything: tablespaces are recorded, and will pl
 def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
     """The steps that make ``topology`` hold ``desired``; an empty plan when it already does.
 
-    A first phase makes everything that can be made in one transaction. Indexes on tables that may hold rows follow in a
-    second one, because they are built concurrently. Raises BadSchema, PlacementUnsatisfied or ChangeRefused.
+    New enum labels come in a phase of their own, since PostgreSQL lets nobody use a label before it is committed. Then
+    everything that can be made in one transaction. Indexes on tables that may hold rows follow, because they are built
+    concurrently. Raises BadSchema, PlacementUnsatisfied or ChangeRefused.
     """
     current = topology.schema
     wanted = replace(
@@ -33,7 +35,9 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
     if not changes:
         return Plan(topology.generation)
     merged = merge(current, wanted)
+    early = [c for c in changes if isinstance(c, AddEnumValue)]
     late = _indexes_of_old_tables(current, changes)
+    main = [c for c in changes if c not in early and not (isinstance(c, Create) and c.item in late)]
     homes = dict(topology.homes)
     placed = merged if traits.enforces_placement else replace(merged, tablespaces=())
     for table in merged.tables:
@@ -42,17 +46,23 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
 
     phases: list[Phase] = []
     reached = topology
-    if len(late) < len(changes):
+    if early:
+        labelled = reduce(Schema.with_item, (c.item for c in early), current)
+        target = replace(reached, generation=reached.generation + 1, schema=labelled)
+        compiler = Compiler(target, traits, current)
+        phases.append(Phase((), tuple(s for c in early for s in compiler.compile(c)), target))
+        reached = target
+    if main:
         without = replace(merged, items=tuple(i for i in merged.items if i not in late))
-        target = replace(topology, generation=topology.generation + 1, schema=without, homes=homes)
-        compiler = Compiler(target, traits)
-        steps = [s for c in changes if not (isinstance(c, Create) and c.item in late) for s in compiler.compile(c)]
+        target = replace(reached, generation=reached.generation + 1, schema=without, homes=homes)
+        compiler = Compiler(target, traits, reached.schema)
+        steps = [s for c in main for s in compiler.compile(c)]
         steps += _finish(reached, target)
         phases.append(Phase((), tuple(steps), target))
         reached = target
     if late:
         target = replace(reached, generation=reached.generation + 1, schema=merged, homes=homes)
-        compiler = Compiler(target, traits)
+        compiler = Compiler(target, traits, reached.schema)
         builds = tuple(s for i in late for s in compiler.build_index(i))
         commits = (*(s for i in late for s in compiler.adopt_index(i)), *_finish(reached, target))
         phases.append(Phase(builds, commits, target))

@@ -7,17 +7,19 @@ With one group there is no elsewhere, and the same rules give an ordinary partit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from ..errors import BadSchema
+from ..errors import BadSchema, ChangeRefused
 from ..model.names import Name, derived_name, quote_ident, quote_literal
 from ..model.schema import (
     Check,
+    Column,
     ForeignKey,
     Index,
     Key,
     ObjectKind,
     Partition,
+    Schema,
     SqlObject,
     Table,
     TableKind,
@@ -37,12 +39,13 @@ from .diff import (
     Replace,
     SetRowSecurity,
 )
-from .plan import BRIEFLY, Step, Traits
+from .plan import BRIEFLY, NOBODY, Step, Traits
 
 SEQUENCE_STEP = 1024
 """Every group's sequences count in steps of this, each from its own number, so that no two groups give the same id."""
 
-SCAN = "writers of this table, while its rows are read once"
+SCAN = "writers and readers of this table, while its rows are read once"
+SCAN_WRITERS = "writers of this table, while its rows are read once"
 
 
 def server_name(group: GroupId) -> str:
@@ -50,12 +53,19 @@ def server_name(group: GroupId) -> str:
     return f"pgherd_{group}"
 
 
+def _every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
+    for part in partitions:
+        yield part
+        yield from _every_partition(part.partitions)
+
+
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """Makes steps that lead to ``target``."""
+    """Makes steps that lead to ``target``; ``earlier`` is the schema that is there when they begin."""
 
     target: Topology
     traits: Traits
+    earlier: Schema = field(default_factory=Schema)
 
     @property
     def keys_on_parent(self) -> bool:
@@ -82,17 +92,22 @@ class Compiler:
                 yield from self._create_table(table)
             case Create(Index() as index):
                 yield from self._create_index(index)
-            case Create(SqlObject() as item) | Replace(item):
+            case Create(SqlObject() as item):
                 yield from self._run_object(item)
-            case AddEnumValue(item, value, after):
+            case Replace(item):
+                for step in self._run_object(item):
+                    yield replace(step, kind=step.kind.replace("run_", "replace_", 1))
+            case AddEnumValue(item, value, after, before):
                 place = f" AFTER {quote_literal(after)}" if after else ""
+                place = f" BEFORE {quote_literal(before)}" if before else place
                 sql = f"ALTER TYPE {item.name} ADD VALUE IF NOT EXISTS {quote_literal(value)}{place}"
                 yield self._all("add_enum_value", item.name, sql)
             case AddColumn(table, column):
                 sql = f"ALTER TABLE {table.name.sql} ADD COLUMN {ddl.column(column)}"
+                if table.kind is TableKind.REFERENCE and len(self.everywhere) > 1:
+                    self._check_same_everywhere(table, column)
                 yield Step("add_column", f"{table.name}.{column.name}", self._where(table), sql, blocks=BRIEFLY)
                 yield from self._add_foreign_column(table, sql)
-                yield from self._interleave_identity(table, only=column.name)
             case AlterColumn():
                 yield from self._alter_column(change)
             case AddPartition(table, parent, partition):
@@ -111,6 +126,14 @@ class Compiler:
         """Where a table is a table and not a foreign table."""
         return (self.home(table.name),) if table.kind is TableKind.LOCAL else self.everywhere
 
+    def _check_same_everywhere(self, table: Table, column: Column) -> None:
+        if column.default is not None and not ddl.is_constant(column.default):
+            raise ChangeRefused(
+                f"table {table.name}: new column {column.name!r} has a default that calls a function, which would give"
+                " the rows of this reference table another value on every node",
+                hint="add it without a default or with a constant one, fill it with the client, then set the default",
+            )
+
     def _add_foreign_column(self, table: Table, sql: str) -> Iterator[Step]:
         if table.kind is TableKind.LOCAL and (others := self.elsewhere(self.home(table.name))):
             foreign = sql.replace("ALTER TABLE", "ALTER FOREIGN TABLE", 1)
@@ -122,12 +145,13 @@ class Compiler:
         name = str(table.name)
         if table.kind is TableKind.DISTRIBUTED:
             constraints = self._parent_constraints(table)
-            yield self._all("create_table", name, ddl.create_table(table, constraints))
+            yield self._all("create_table", name, ddl.create_table(self._writable(table), constraints))
             for partition in table.partitions:
                 yield from self._partition(table, table.name, partition)
         else:
             constraints = [*map(ddl.key, table.keys), *map(ddl.foreign_key, table.foreign_keys)]
-            yield Step("create_table", name, self._where(table), ddl.create_table(table, constraints))
+            sql = ddl.create_table(self._writable(table), constraints)
+            yield Step("create_table", name, self._where(table), sql)
             if table.kind is TableKind.REFERENCE and len(self.everywhere) > 1:
                 yield self._all(
                     "guard_reference", name, f"SELECT pgherd.guard_reference({quote_literal(table.name.sql)})"
@@ -137,6 +161,16 @@ class Compiler:
         yield from self._interleave_identity(table)
         if table.row_security:
             yield from self._row_security(table)
+
+    def _writable(self, table: Table) -> Table:
+        """The table with GENERATED ALWAYS AS IDENTITY made BY DEFAULT where other nodes write to it.
+
+        A row that comes in through another node brings its number, which ALWAYS would refuse at its home.
+        """
+        if self.keys_on_parent or table.kind is TableKind.REFERENCE:
+            return table
+        columns = tuple(replace(c, identity="d") if c.identity else c for c in table.columns)
+        return replace(table, columns=columns)
 
     def _parent_constraints(self, table: Table) -> list[str]:
         if not self.keys_on_parent:
@@ -167,20 +201,36 @@ class Compiler:
         """A partition with all below it; ``late`` when its table exists already and so do the table's indexes."""
         if part.by is not None:
             sql = ddl.create_partition(part.name, parent, part.bound, part.by, [])
-            yield self._all("create_partition", str(part.name), sql)
+            blocks = BRIEFLY if late else NOBODY
+            yield Step("create_partition", str(part.name), self.everywhere, sql, blocks=blocks)
+            if late:
+                yield from self._policies(table, part.name, self.everywhere)
             for child in part.partitions:
                 yield from self._partition(table, part.name, child, late=late)
             return
         home = self.home(part.name)
+        blocks = BRIEFLY if late else NOBODY
         constraints = self._leaf_constraints(table, part)
         sql = ddl.create_partition(part.name, parent, part.bound, None, constraints)
-        yield Step("create_shard", str(part.name), (home,), sql)
+        yield Step("create_shard", str(part.name), (home,), sql, blocks=blocks)
         if others := self.elsewhere(home):
             sql = ddl.create_foreign_partition(part.name, parent, part.bound, server_name(home))
-            yield Step("link_shard", str(part.name), others, sql)
+            yield Step("link_shard", str(part.name), others, sql, blocks=blocks)
         if late and not self.keys_on_parent:
             unique = (i for i in self.target.indexes(table) if i.unique)
             yield from (self._leaf_index(index, part.name) for index in unique)
+            triggers = self._earlier(ObjectKind.TRIGGER, table)
+            yield from (self._leaf_trigger(item, part.name) for item in triggers)
+        if late:
+            yield from self._policies(table, part.name, (home,))
+
+    def _earlier(self, kind: ObjectKind, table: Table) -> Iterator[SqlObject]:
+        return (i for i in self.earlier.objects if i.kind is kind and i.table == table.name)
+
+    def _policies(self, table: Table, part: Name, groups: tuple[GroupId, ...]) -> Iterator[Step]:
+        """The policies that the table has already, on a new partition."""
+        for item in self._earlier(ObjectKind.POLICY, table):
+            yield Step("run_policy", item.name, groups, ddl.retarget_policy(item.sql, part))
 
     def _link_table(self, table: Table, others: tuple[GroupId, ...]) -> Iterator[Step]:
         defaults = {}
@@ -199,11 +249,11 @@ class Compiler:
     def _number(self, group: GroupId) -> int:
         return self.target.group(group).number
 
-    def _interleave_identity(self, table: Table, only: str | None = None) -> Iterator[Step]:
+    def _interleave_identity(self, table: Table) -> Iterator[Step]:
         if self.keys_on_parent or table.kind is TableKind.REFERENCE:
             return
         for column in table.columns:
-            if column.identity and only in (None, column.name):
+            if column.identity:
                 for group in self._where(table):
                     sql = (
                         f"ALTER TABLE {table.name.sql} ALTER COLUMN {quote_ident(column.name)}"
@@ -217,7 +267,7 @@ class Compiler:
         target = f"{table.name}.{new.name}"
         if old.default != new.default:
             action = "DROP DEFAULT" if new.default is None else f"SET DEFAULT {new.default}"
-            yield self._all("set_default", target, f"{head} {action}")
+            yield Step("set_default", target, self.everywhere, f"{head} {action}", blocks=BRIEFLY)
         if old.not_null != new.not_null:
             action = "SET NOT NULL" if new.not_null else "DROP NOT NULL"
             blocks = SCAN if new.not_null else BRIEFLY
@@ -225,15 +275,17 @@ class Compiler:
 
     def _add_constraint(self, table: Table, constraint: Check | ForeignKey | Key) -> Iterator[Step]:
         where = self._where(table)
+        blocks = SCAN_WRITERS if isinstance(constraint, ForeignKey) else SCAN
         if table.kind is TableKind.DISTRIBUTED and not self.keys_on_parent and not isinstance(constraint, Check):
-            for _, leaf in leaves(table.partitions):
+            before = self.earlier.table(table.name)
+            for _, leaf in leaves(before.partitions if before else ()):  # a new partition is made with it
                 text = (
                     ddl.key(constraint, named=False)
                     if isinstance(constraint, Key)
                     else self._leaf_foreign_key(table, leaf.name, constraint)
                 )
                 sql = f"ALTER TABLE {leaf.name.sql} ADD {text}"
-                yield Step("add_constraint", str(leaf.name), (self.home(leaf.name),), sql, blocks=SCAN)
+                yield Step("add_constraint", str(leaf.name), (self.home(leaf.name),), sql, blocks=blocks)
             return
         match constraint:
             case Check():
@@ -242,9 +294,15 @@ class Compiler:
                 text = ddl.foreign_key(constraint)
             case Key():
                 text = ddl.key(constraint)
-        yield Step("add_constraint", str(table.name), where, f"ALTER TABLE {table.name.sql} ADD {text}", blocks=SCAN)
+        yield Step("add_constraint", str(table.name), where, f"ALTER TABLE {table.name.sql} ADD {text}", blocks=blocks)
 
     def _row_security(self, table: Table) -> Iterator[Step]:
+        if table.row_security and table.kind is TableKind.LOCAL and len(self.everywhere) > 1:
+            raise BadSchema(
+                f"row-level security on {table.name}: it is whole on one node, and PostgreSQL keeps no policies on the"
+                " foreign tables through which the others read it",
+                hint="share it out, or make it a reference table: policies of those hold on every node",
+            )
         head = f"ALTER TABLE {table.name.sql}"
         for on, word in ((table.row_security, ""), (table.force_row_security, "FORCE ")):
             verb = word or ("ENABLE " if on else "DISABLE ")
@@ -290,6 +348,9 @@ class Compiler:
         else:
             yield Step("record", f"index {index.name}", (), "")
 
+    def _leaf_trigger(self, item: SqlObject, leaf: Name) -> Step:
+        return Step("run_trigger", item.name, (self.home(leaf),), ddl.retarget_trigger(item.sql, leaf))
+
     def _run_object(self, item: SqlObject) -> Iterator[Step]:
         kind = "run_" + item.kind.value.replace(" ", "_")
         table = self.target.schema.table(item.table) if item.table else None
@@ -300,16 +361,18 @@ class Compiler:
             and not self.keys_on_parent
         ):
             # On the parent it would fire twice for a row that comes in through a foreign partition.
-            for _, leaf in leaves(table.partitions):
-                yield Step(kind, item.name, (self.home(leaf.name),), ddl.retarget_trigger(item.sql, leaf.name))
+            yield from (self._leaf_trigger(item, leaf.name) for _, leaf in leaves(table.partitions))
             return
         where = self._where(table) if table else self.everywhere
         yield Step(kind, item.name[:120], where, item.sql, secret=item.secret)
+        if table and item.kind is ObjectKind.POLICY:
+            for part in _every_partition(table.partitions):
+                groups = self.everywhere if part.by else (self.home(part.name),)
+                yield Step(kind, item.name, groups, ddl.retarget_policy(item.sql, part.name))
         if item.kind is ObjectKind.SEQUENCE and not self.keys_on_parent:
             for group in self.everywhere:
-                sql = (
-                    f"ALTER SEQUENCE {item.name} INCREMENT BY {SEQUENCE_STEP} START WITH {self._number(group)} RESTART"
-                )
+                start = ddl.sequence_start(item.sql) + self._number(group) - 1
+                sql = f"ALTER SEQUENCE {item.name} INCREMENT BY {SEQUENCE_STEP} START WITH {start} RESTART"
                 yield Step("interleave_ids", item.name, (group,), sql)
         if item.kind is ObjectKind.EXTENSION and not self.keys_on_parent:
             sql = f"SELECT pgherd.ship_extension({quote_literal(item.name)})"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
-from pglast import parse_sql
+from pglast import ast, parse_sql
 from pglast.stream import RawStream
+from pglast.visitors import Skip, Visitor
 
-from ..model.names import Name, comma_idents, derived_name, quote_ident, quote_literal
+from ..model.names import MAX_IDENTIFIER_BYTES, Name, comma_idents, derived_name, quote_ident, quote_literal
 from ..model.schema import Bound, Check, Column, ForeignKey, Index, Key, PartitionBy, Table
 
 
@@ -105,8 +107,70 @@ def create_index(index: Index, *, on: Name | None = None, name: str | None = Non
 
 
 def leaf_index_name(index: Index, leaf: Name) -> str:
-    """The name an index has on one shard."""
-    return derived_name(leaf.name, "_" + index.name.name.removeprefix(index.table.name + "_"))
+    """The name an index has on one shard. One that would be too long ends in a digest, so that no two share it."""
+    name = f"{leaf.name}_{index.name.name.removeprefix(index.table.name + '_')}"
+    if len(name.encode()) <= MAX_IDENTIFIER_BYTES:
+        return name
+    return derived_name(name, "_" + hashlib.sha256(name.encode()).hexdigest()[:12])
+
+
+def sequence_start(sql: str) -> int:
+    """The first value of the CREATE SEQUENCE statement ``sql``."""
+    statement: Any = parse_sql(sql)[0].stmt
+    options = {o.defname: o.arg for o in statement.options or ()}
+    first = options.get("start") or options.get("minvalue") or ast.Integer(1)
+    return int(first.ival or 0) if isinstance(first, ast.Integer) else int(first.fval)
+
+
+def retarget_policy(sql: str, part: Name) -> str:
+    """The CREATE POLICY statement ``sql``, on partition ``part`` instead of the table it names."""
+    statement: Any = parse_sql(sql)[0].stmt
+    rename = _Rename(Name(statement.table.schemaname, statement.table.relname), part)
+    for expression in filter(None, (statement.qual, statement.with_check)):
+        rename(expression)
+    statement.table.schemaname, statement.table.relname = part
+    return str(RawStream()(statement))
+
+
+class _Rename(Visitor):
+    """Columns written as ``table.column`` become ``part.column``; below a FROM of the same name they mean another."""
+
+    def __init__(self, table: Name, part: Name) -> None:
+        self.table, self.part = table, part
+
+    def visit_SelectStmt(self, ancestors: Any, node: Any) -> Any:
+        names = {f.alias.aliasname if f.alias else f.relname for f in _range_vars(node)}
+        return Skip if self.table.name in names else None
+
+    def visit_ColumnRef(self, ancestors: Any, node: Any) -> None:
+        before = [f.sval for f in node.fields[:-1]]
+        if before in ([self.table.name], list(self.table)):
+            node.fields = (ast.String(sval=self.part.name), node.fields[-1])
+
+
+def _range_vars(node: Any) -> list[Any]:
+    found: list[Any] = list(node.fromClause or ())
+    for item in found:
+        if isinstance(item, ast.JoinExpr):
+            found += [item.larg, item.rarg]
+    return [item for item in found if isinstance(item, ast.RangeVar)]
+
+
+class _Calls(Visitor):
+    found = False
+
+    def visit_FuncCall(self, ancestors: Any, node: Any) -> None:
+        self.found = True
+
+    def visit_SQLValueFunction(self, ancestors: Any, node: Any) -> None:
+        self.found = True
+
+
+def is_constant(expression: str) -> bool:
+    """Whether a default calls nothing, so that every server computes the same value."""
+    visitor = _Calls()
+    visitor(parse_sql(f"SELECT {expression}"))
+    return not visitor.found
 
 
 def retarget_trigger(sql: str, leaf: Name) -> str:

@@ -37,11 +37,12 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class AddEnumValue:
-    """A label added to an enum, after the one before it."""
+    """A label added to an enum, after the one before it; a new first one ``before`` what was the first."""
 
     item: SqlObject
     value: str
     after: str | None
+    before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,12 @@ def _object(old: SqlObject, new: SqlObject) -> list[Change]:
         kept = tuple(v for v in new.values if v in old.values)
         if kept == old.values:
             pairs = zip((None, *new.values), new.values, strict=False)
-            return [AddEnumValue(new, value, after) for after, value in pairs if value not in old.values]
+            first = old.values[0] if old.values else None
+            return [
+                AddEnumValue(new, value, after, None if after else first)
+                for after, value in pairs
+                if value not in old.values
+            ]
     if new.replaceable:
         return [Replace(new)]
     raise ChangeRefused(
@@ -173,11 +179,11 @@ def _columns(old: Table, new: Table) -> list[Change]:
                 raise _refuse(
                     new, f"new column {column.name!r} is NOT NULL without a default", "give it a DEFAULT, or allow NULL"
                 )
-            if column.generated is not None:
+            if column.generated is not None or column.identity is not None:
                 raise _refuse(
                     new,
                     f"new column {column.name!r} is generated, which rewrites every row under a lock",
-                    "make it a plain column with a trigger, or a view",
+                    "make it a plain column (filled by a trigger, or with DEFAULT nextval of a sequence), or a view",
                 )
             changes.append(AddColumn(new, column))
         elif before.type != column.type or before.collation != column.collation:

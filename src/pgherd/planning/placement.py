@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..errors import ChangeRefused, PlacementUnsatisfied
 from ..model.names import Name, derived_name
 from ..model.placement import Tablespace
-from ..model.schema import HashBound, Partition, PartitionBy, Schema, Strategy, Table, TableKind, leaves
+from ..model.schema import Bound, HashBound, Partition, PartitionBy, Schema, Strategy, Table, TableKind, leaves
 from ..model.topology import Group, GroupId
 
 SHARDS_PER_GROUP = 2
@@ -90,8 +90,9 @@ def _expand_level(
 def homes_of(table: Table, schema: Schema, groups: tuple[Group, ...], known: dict[str, GroupId]) -> dict[str, GroupId]:
     """A home for every shard of ``table`` that has none in ``known``; those that have one keep it.
 
-    Hash shard number i goes to the i-th eligible group, round the circle, so that tables with equal shard counts are
-    colocated; a list shard goes to the eligible group with the fewest shards.
+    A shard whose table references another distributed table goes where its counterpart is. Otherwise hash shard number
+    i goes to the i-th eligible group, round the circle, so that tables with equal shard counts are colocated; a list
+    shard goes to the eligible group with the fewest shards.
     """
 
     def space(name: str | None) -> Tablespace | None:
@@ -103,6 +104,7 @@ def homes_of(table: Table, schema: Schema, groups: tuple[Group, ...], known: dic
         home = known.get(table.name.sql) or eligible(groups, space(table.tablespace))[0].name
         return {table.name.sql: home}
     load = Counter(known.values())
+    counterparts = _counterparts(table, schema, known)
     found: dict[str, GroupId] = {}
     for ancestors, leaf in leaves(table.partitions):
         name = _space_of(table, ancestors, leaf)
@@ -110,12 +112,31 @@ def homes_of(table: Table, schema: Schema, groups: tuple[Group, ...], known: dic
             found[leaf.name.sql] = known[leaf.name.sql]
             continue
         choices = eligible(groups, space(name))
-        if isinstance(leaf.bound, HashBound):
+        beside = counterparts.get(_path(ancestors, leaf))
+        if beside is not None and any(g.name == beside for g in choices):
+            home = beside
+        elif isinstance(leaf.bound, HashBound):
             home = choices[leaf.bound.remainder % len(choices)].name
         else:
             home = min(choices, key=lambda g: load[g.name]).name
         load[home] += 1
         found[leaf.name.sql] = home
+    return found
+
+
+def _path(ancestors: tuple[Partition, ...], leaf: Partition) -> tuple[Bound, ...]:
+    return tuple(p.bound for p in (*ancestors, leaf))
+
+
+def _counterparts(table: Table, schema: Schema, known: dict[str, GroupId]) -> dict[tuple[Bound, ...], GroupId]:
+    """Where the shards of the distributed tables that ``table`` references are, by their bounds from the top down."""
+    found: dict[tuple[Bound, ...], GroupId] = {}
+    for fk in table.foreign_keys:
+        other = schema.table(fk.references)
+        if other is not None and other.name != table.name and other.kind is TableKind.DISTRIBUTED:
+            for ancestors, leaf in leaves(other.partitions):
+                if leaf.name.sql in known:
+                    found.setdefault(_path(ancestors, leaf), known[leaf.name.sql])
     return found
 
 

@@ -55,8 +55,8 @@ class Step:
 class Phase:
     """What moves a herd from one generation to the next.
 
-    ``builds`` run first, each by itself, outside of any transaction; they are repeatable, so a phase that was killed is
-    run again from its start. ``commits`` then happen on all groups in one two-phase commit together with the record of
+    ``builds`` run first, outside of any transaction, all groups at the same time; they are repeatable, so a phase that
+    was killed is run again from its start. ``commits`` then happen on all groups in one two-phase commit together with the record of
     ``result``: all or nothing.
     """
 

@@ -58,6 +58,9 @@ DECLARE
     templates_ text[] := ARRAY[{", ".join(templates)}]::text[];
     columns_ text[] := ARRAY[{", ".join(quote_literal(c.name) for c in table.columns)}]::text[];
 BEGIN
+    IF $1 IS NULL OR $2 IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'the question and the number of rows must not be NULL';
+    END IF;
     PERFORM pgherd.check_reader({quote_literal(table.name.sql)});
     RETURN QUERY EXECUTE pgherd.scatter(
         groups_, templates_, {quote_literal(returns)},

@@ -43,7 +43,7 @@ def batches_of(rows: Any, table: Table) -> list[Batch]:
     Accepts one dict, an iterable of dicts, or a pyarrow, pandas or polars table. Raises BadInput, BadRow for an unknown
     or generated column, DimensionMismatch or BadRow for a bad vector; row numbers count from 0.
     """
-    found = [Batch(n, columns) for columns, n in _column_sets(rows)]
+    found = [Batch(n, columns) for columns, n in _column_sets(rows, table)]
     for batch in found:
         _check_columns(batch, table)
         for name in batch.columns:
@@ -53,7 +53,7 @@ def batches_of(rows: Any, table: Table) -> list[Batch]:
     return [b for b in found if b.n]
 
 
-def _column_sets(rows: Any) -> list[tuple[dict[str, Values], int]]:
+def _column_sets(rows: Any, table: Table) -> list[tuple[dict[str, Values], int]]:
     if isinstance(rows, Mapping):
         rows = [rows]
     if hasattr(rows, "to_arrow"):  # polars
@@ -61,7 +61,8 @@ def _column_sets(rows: Any) -> list[tuple[dict[str, Values], int]]:
     if hasattr(rows, "iloc") and hasattr(rows, "to_dict"):  # pandas
         return [({str(c): _pandas_values(rows[c]) for c in rows.columns}, len(rows))]
     if hasattr(rows, "column_names") and hasattr(rows, "num_rows"):  # pyarrow
-        return [({name: arrow_values(rows.column(name)) for name in rows.column_names}, rows.num_rows)]
+        vectors_of = {c.name for c in table.vector_columns}
+        return [({n: arrow_values(rows.column(n), n in vectors_of) for n in rows.column_names}, rows.num_rows)]
     if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
         raise BadInput(
             f"rows can't be read from {type(rows).__name__}", hint="give dicts, or an arrow/pandas/polars table"
@@ -84,26 +85,50 @@ def _pandas_values(series: Any) -> list[Any]:
     return [None if gone else value for value, gone in zip(series.tolist(), missing.tolist(), strict=True)]
 
 
-def arrow_values(column: Any) -> Values:
-    """An arrow column as Python values; lists of one length of floats as an (n, dim) float32 array."""
+def arrow_values(column: Any, vector: bool) -> Values:
+    """An arrow column as Python values, or as an array where it has numbers and no NULLs.
+
+    ``vector``: lists of floats become an (n, dim) float32 array, or where some are NULL or differ in length a list of
+    (dim,) arrays and None.
+    """
     import pyarrow as pa
 
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     kind = column.type
     is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if is_list and pa.types.is_floating(kind.value_type) and column.null_count == 0 and len(column):
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        if len(flat) % len(column) == 0 and (
-            pa.types.is_fixed_size_list(kind) or len(set(column.value_lengths().to_pylist())) == 1
-        ):
-            array: NDArray[Any] = flat.astype(np.float32, copy=False).reshape(len(column), -1)
-            return array
-    if pa.types.is_integer(kind) and column.null_count == 0:
-        ints: NDArray[Any] = column.to_numpy(zero_copy_only=False)
-        return ints
+    if vector and is_list and pa.types.is_floating(kind.value_type):
+        return _arrow_vectors(column)
+    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and column.null_count == 0:
+        return _numbers(column)
     values: list[Any] = column.to_pylist()
     return values
+
+
+def _arrow_vectors(column: Any) -> Values:
+    n = len(column)
+    if n and column.null_count == 0:
+        size = getattr(column.type, "list_size", 0)
+        ends = np.arange(column.offset, column.offset + n + 1) * size if size else _numbers(column.offsets)
+        if (np.diff(ends) == ends[1] - ends[0]).all():
+            start, stop = int(ends[0]), int(ends[-1])
+            return _floats(column.values.slice(start, stop - start)).reshape(n, (stop - start) // n)
+    flat = _floats(column.flatten())  # without what lies under NULLs
+    lengths = _numbers(column.value_lengths().fill_null(0))
+    stops = np.cumsum(lengths).tolist()
+    valid = column.is_valid().to_pylist()
+    return [flat[stop - n : stop] if ok else None for stop, n, ok in zip(stops, lengths.tolist(), valid, strict=True)]
+
+
+def _floats(values: Any) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = _numbers(values).astype(np.float32, copy=False)
+    return found
+
+
+def _numbers(values: Any) -> NDArray[Any]:
+    # pyarrow's own to_numpy imports pandas, which takes longer than reading many a file
+    found: NDArray[Any] = values.to_numpy(zero_copy_only=False) if values.null_count else np.from_dlpack(values)
+    return found
 
 
 def _check_columns(batch: Batch, table: Table) -> None:

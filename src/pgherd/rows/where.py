@@ -5,33 +5,87 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from pglast import ast, parse_sql
 from pglast.enums import A_Expr_Kind, BoolExprType, NullTestType
 from pglast.parser import ParseError
+from pglast.visitors import Visitor
 from psycopg import sql
 
 from ..errors import BadInput
+from ..model.names import quote_ident
 from ..model.schema import Table
 from ..model.topology import Shard
 from ..routing.route import Router
+from .copying import sendable
+from .quoting import escaped
+from .types import cast_type
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%|%")
+_FIRST_NUMBER = 10_001
+"""Placeholders are parsed as $10001 and up, so that a $1 of the caller's own is told from them."""
+_EXACT_CASTS = frozenset({"int2", "int4", "int8", "bool", "text", "varchar", "uuid"})
+"""Casts, without a length, of a literal that leave its value as it is or fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """An SQL expression with named parameters; ``equal`` holds what it says of columns by equality (NULL as None)."""
+    """An SQL expression with named parameters; ``equal`` holds what it says of columns by equality (NULL as None).
 
-    sql: sql.Composable = field(default_factory=lambda: sql.SQL("true"))
+    ``text`` is in the driver's style: ``%(name)s`` is a parameter, and any other percent sign is doubled.
+    """
+
+    text: str = "true"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     equal: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     trivial: bool = True
 
+    @property
+    def sql(self) -> sql.SQL:
+        """``text`` as a part of a composed statement."""
+        return sql.SQL(self.text)
+
     def shards(self, router: Router) -> list[Shard]:
         """The shards that may hold matching rows."""
         return router.prune(self.equal)
+
+
+class _Term(NamedTuple):
+    """A constant of a condition, or the name of the parameter that holds it (``many``: a list of them)."""
+
+    value: Any
+    is_name: bool = False
+    many: bool = False
+
+    def values(self, given: Mapping[str, Any]) -> list[Any] | None:
+        value = given[self.value] if self.is_name else self.value
+        if self.many:
+            return [v for v in value if v is not None] if isinstance(value, (list, tuple)) else None
+        return [] if value is None else [value]
+
+
+class _Equality(NamedTuple):
+    """``column`` must be one of ``terms``; no terms: it must be NULL."""
+
+    column: str
+    terms: tuple[_Term, ...]
+
+    def values(self, given: Mapping[str, Any]) -> list[Any] | None:
+        """The values that the column can have, None when any."""
+        if not self.terms:
+            return [None]
+        found = [t.values(given) for t in self.terms]
+        return None if any(f is None for f in found) else [v for f in found if f is not None for v in f]
+
+
+class _Expression(NamedTuple):
+    """What a text says: the text to send, the parameters that it uses, and its equalities."""
+
+    text: str
+    names: tuple[str, ...]
+    equalities: tuple[_Equality, ...]
 
 
 def condition_of(
@@ -40,17 +94,22 @@ def condition_of(
     """Read ``where``.
 
     A dict means equality of each column (a list: one of; None: IS NULL). Text is one SQL expression over the table's
-    columns, with ``%(name)s`` for ``parameters``. Raises BadInput for an unknown column or anything but one expression.
+    columns; with ``parameters`` given, ``%(name)s`` in it stands for one of them. Raises BadInput for an unknown
+    column, a parameter without a value, or anything but one expression.
     """
     if where is None:
         return Condition()
     if isinstance(where, Mapping):
+        if parameters:
+            raise BadInput("params belong to a condition in SQL", hint="put the values into the dict itself")
         return _from_dict(where, table)
+    if not isinstance(where, str):
+        raise BadInput(f"a condition can't be read from {type(where).__name__}", hint="give a dict, or SQL text")
     return _from_sql(where, parameters, table)
 
 
 def _from_dict(where: Mapping[str, Any], table: Table) -> Condition:
-    parts: list[sql.Composable] = []
+    parts: list[str] = []
     parameters: dict[str, Any] = {}
     equal: dict[str, list[Any]] = {}
     for i, (name, value) in enumerate(where.items()):
@@ -58,53 +117,76 @@ def _from_dict(where: Mapping[str, Any], table: Table) -> Condition:
         if column is None:
             known = ", ".join(c.name for c in table.columns)
             raise BadInput(f"table {table.name} has no column {name!r}", hint=f"columns: {known}")
-        ident, key = sql.Identifier(name), f"pgherd_where_{i}"
+        ident, key = escaped(quote_ident(name)), f"pgherd_where_{i}"
         if value is None:
-            parts.append(sql.SQL("{} IS NULL").format(ident))
+            parts.append(f"{ident} IS NULL")
             equal[name] = [None]
         elif isinstance(value, (list, tuple, set, frozenset)):
-            values = list(value)
+            values = [v for v in value if v is not None]
             parameters[key] = values
-            array = sql.SQL("{}::{}[]").format(sql.Placeholder(key), sql.SQL(column.type))
-            parts.append(sql.SQL("{} = ANY ({})").format(ident, array))
-            equal[name] = [v for v in values if v is not None]
+            parts.append(f"{ident} = ANY (%({key})s::{escaped(cast_type(column.type))}[])")
+            equal[name] = values
         else:
-            parameters[key] = value
-            parts.append(sql.SQL("{} = {}").format(ident, sql.Placeholder(key)))
+            parameters[key] = sendable([value], column)[0] if isinstance(value, dict) else value
+            parts.append(f"{ident} = %({key})s")
             equal[name] = [value]
-    text = sql.SQL(" AND ").join(parts) if parts else sql.SQL("true")
-    return Condition(text, parameters, equal, not parts)
+    return Condition(" AND ".join(parts) or "true", parameters, equal, not parts)
 
 
 def _from_sql(text: str, parameters: Mapping[str, Any] | None, table: Table) -> Condition:
+    expression = _read(text, parameters is not None, table.name.name)
     given = dict(parameters or {})
+    for name in expression.names:
+        if name not in given:
+            raise BadInput(f"the condition uses %({name})s, which has no value", hint="give it in params")
+    equal: dict[str, list[Any]] = {}
+    for equality in expression.equalities:
+        values = equality.values(given)
+        # Of several lists for one column any one is right, and the shortest leaves out most. To intersect them would
+        # be wrong: 5 and '5' are the same bigint.
+        if values is not None and table.column(equality.column) is not None:
+            known = equal.get(equality.column)
+            if known is None or len(values) < len(known):
+                equal[equality.column] = values
+    return Condition(expression.text, given, equal, False)
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str, has_parameters: bool, table: str) -> _Expression:
     names: list[str] = []
 
     def numbered(match: re.Match[str]) -> str:
         name = match.group(1)
         if name is None:
             return "%"
-        if name not in given:
-            raise BadInput(f"the condition uses %({name})s, which has no value", hint="give it in params")
         if name not in names:
             names.append(name)
-        return f"${names.index(name) + 1}"
+        return f"${_FIRST_NUMBER + names.index(name)}"
 
-    plain = _PLACEHOLDER.sub(numbered, text) if parameters is not None else text
-    expression = _parse(plain)
-    equal: dict[str, list[Any]] = {}
-    for column, values in _equalities(expression, [given[n] for n in names]):
-        if table.column(column) is not None:
-            equal[column] = [v for v in equal[column] if v in values] if column in equal else values
-    sent = text if parameters is not None else text.replace("%", "%%")
-    return Condition(sql.SQL("(") + sql.SQL(sent) + sql.SQL("\n)"), given, equal, False)
+    plain = _PLACEHOLDER.sub(numbered, text) if has_parameters else text
+    expression = _parse(plain, text)
+    if "$" in text:
+        _refuse_numbered(expression, len(names))
+    sent = _PLACEHOLDER.sub(lambda m: m.group() if m.group(1) else "%%", text) if has_parameters else escaped(text)
+    return _Expression(f"({sent}\n)", tuple(names), tuple(_equalities(expression, names, table)))
 
 
-def _parse(text: str) -> Any:
-    try:
-        statements = parse_sql(f"SELECT WHERE ({text}\n)")
-    except ParseError as error:
-        raise BadInput(f"the condition is not valid SQL: {error.args[0]}", hint=f"condition: {text}") from error
+def _parse(plain: str, text: str) -> Any:
+    """The expression. It must be one both bare and in parentheses: ``a) OR (b`` is only the one, a UNION the other."""
+    found = None
+    for attempt in (f"SELECT WHERE {plain}\n", f"SELECT WHERE ({plain}\n)"):
+        try:
+            statements = parse_sql(attempt)
+        except ParseError as error:
+            hint = "give the values in params" if "%(" in text and "%(" in plain else f"condition: {text}"
+            raise BadInput(f"the condition is not valid SQL: {error.args[0]}", hint=hint) from error
+        found = _only_where(statements)
+        if found is None:
+            raise BadInput("the condition must be one SQL expression", hint="write what would follow WHERE")
+    return found
+
+
+def _only_where(statements: Any) -> Any:
     statement: Any = statements[0].stmt if len(statements) == 1 else None
     clauses = ("fromClause", "groupClause", "havingClause", "sortClause", "limitCount", "limitOffset", "lockingClause")
     if (
@@ -113,49 +195,68 @@ def _parse(text: str) -> Any:
         or statement.larg is not None
         or any(getattr(statement, c) for c in (*clauses, "windowClause", "withClause", "intoClause"))
     ):
-        raise BadInput("the condition must be one SQL expression", hint="write what would follow WHERE")
+        return None
     return statement.whereClause
 
 
-def _equalities(node: Any, values: list[Any]) -> list[tuple[str, list[Any]]]:
-    """(column, values) for every ``column = constant``, ``column IN (…)`` and IS NULL that must hold."""
+def _refuse_numbered(expression: Any, named: int) -> None:
+    class Numbers(Visitor):
+        def visit_ParamRef(self, _: Any, node: Any) -> None:
+            if not _FIRST_NUMBER <= (node.number or 0) < _FIRST_NUMBER + named:
+                raise BadInput(f"the condition uses ${node.number}", hint="write %(name)s, and give name in params")
+
+    Numbers()(expression)
+
+
+def _equalities(node: Any, names: Sequence[str], table: str) -> list[_Equality]:
+    """What must hold of single columns: ``column = constant``, ``column IN (…)``, ``= ANY (…)`` and IS NULL."""
     if isinstance(node, ast.BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
-        return [pair for part in node.args or () for pair in _equalities(part, values)]
+        return [found for part in node.args or () for found in _equalities(part, names, table)]
     if isinstance(node, ast.NullTest) and node.nulltesttype == NullTestType.IS_NULL:
-        column = _column(node.arg)
-        return [(column, [None])] if column else []
+        column = _column(node.arg, table)
+        return [_Equality(column, ())] if column else []
     if not isinstance(node, ast.A_Expr) or [n.sval for n in node.name or ()] != ["="]:
         return []
     if node.kind == A_Expr_Kind.AEXPR_OP:
         for side, other in ((node.lexpr, node.rexpr), (node.rexpr, node.lexpr)):
-            column = _column(side)
-            if column and (found := _constant(other, values)) is not None:
-                return [(column, [found[0]])]
-    if node.kind == A_Expr_Kind.AEXPR_IN and isinstance(node.rexpr, tuple):
-        column = _column(node.lexpr)
-        constants = [_constant(v, values) for v in node.rexpr]
-        if column and all(c is not None for c in constants):
-            return [(column, [c[0] for c in constants if c is not None and c[0] is not None])]
+            column, term = _column(side, table), _term(other, names)
+            if column and term:
+                return [_Equality(column, (term,))]
+        return []
+    column = _column(node.lexpr, table)
+    if column and node.kind == A_Expr_Kind.AEXPR_OP_ANY and isinstance(node.rexpr, ast.ParamRef):
+        term = _term(node.rexpr, names)
+        return [_Equality(column, (term._replace(many=True),))] if term else []
+    if column and node.kind == A_Expr_Kind.AEXPR_IN and isinstance(node.rexpr, tuple):
+        terms = [_term(v, names) for v in node.rexpr]
+        if all(t is not None for t in terms):
+            return [_Equality(column, tuple(t for t in terms if t is not None))]
     return []
 
 
-def _column(node: Any) -> str | None:
-    if isinstance(node, ast.ColumnRef) and len(node.fields or ()) == 1:
-        name = getattr(node.fields[0], "sval", None)  # type: ignore[index]
-        return name if isinstance(name, str) else None
-    return None
-
-
-def _constant(node: Any, values: list[Any]) -> tuple[Any] | None:
-    """The value of a literal or parameter, in a tuple; None when it is anything else."""
-    if isinstance(node, ast.TypeCast):
-        return _constant(node.arg, values)
-    if isinstance(node, ast.ParamRef):
-        return (values[node.number - 1],)  # type: ignore[operator]
-    if not isinstance(node, ast.A_Const) or node.isnull:
+def _column(node: Any, table: str) -> str | None:
+    if not isinstance(node, ast.ColumnRef):
         return None
+    path = [getattr(f, "sval", None) for f in node.fields or ()]
+    return path[-1] if len(path) == 1 or (len(path) == 2 and path[0] == table) else None
+
+
+def _term(node: Any, names: Sequence[str]) -> _Term | None:
+    """A literal or parameter; None for anything else, and for a cast that may change a value."""
+    if isinstance(node, ast.TypeCast):
+        target: Any = node.typeName
+        exact = target.names[-1].sval in _EXACT_CASTS and not target.typmods and not target.arrayBounds
+        literal = isinstance(node.arg, ast.A_Const) and isinstance(node.arg.val, (ast.String, ast.Integer))
+        return _term(node.arg, names) if exact and literal else None
+    if isinstance(node, ast.ParamRef):
+        number = (node.number or 0) - _FIRST_NUMBER
+        return _Term(names[number], is_name=True) if 0 <= number < len(names) else None
+    if not isinstance(node, ast.A_Const):
+        return None
+    if node.isnull:
+        return _Term(None)
     inner: Any = node.val
     for attribute in ("ival", "sval", "fval", "boolval"):
         if hasattr(inner, attribute):
-            return (getattr(inner, attribute),)
+            return _Term(getattr(inner, attribute))
     return None

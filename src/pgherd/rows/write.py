@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from psycopg import sql
-from psycopg.adapt import PyFormat
-from psycopg.rows import dict_row
 
 from ..engines.base import Connection, Engine, Transaction
 from ..engines.failures import talking_to
 from ..errors import BadInput, BadRow
 from ..model.names import Name
-from ..model.schema import Table, TableKind, VectorType
+from ..model.schema import Table, TableKind
 from ..model.topology import Shard
 from ..routing.route import Router
 from .batch import Batch, vectors
 from .copying import copy_into, sendable
+from .insert import as_texts, insert_rows, insert_texts, is_dense, stored_columns
+from .quoting import escaped, identifier
+from .together import together
+from .types import cast_type
 from .where import Condition
 
-T = TypeVar("T")
 EVERYWHERE = "SET LOCAL pgherd.everywhere = 'on'"
 
 
@@ -34,6 +34,11 @@ class Writer:
         self._table = table
         self._router = router
         self._groups = [g.name for g in engine.topology.groups]
+
+    @property
+    def _alias(self) -> sql.SQL:
+        """What a condition may call the table, whichever shard it meets."""
+        return identifier(self._table.name.name)
 
     async def insert(self, transaction: Transaction, batches: Sequence[Batch]) -> int:
         """COPY new rows home; how many. A key that exists is an error and undoes the transaction."""
@@ -61,27 +66,31 @@ class Writer:
         return found is not None and (found.identity is not None or found.default is not None)
 
     async def _write(self, transaction: Transaction, batches: Sequence[Batch], *, upsert: bool) -> int:
+        written = 0
         for batch in batches:
             await self._draw_ids(batch)
             if self._table.kind is TableKind.REFERENCE:
-                await self._write_copies(transaction, batch, upsert)
+                written += await self._write_copies(transaction, batch, upsert)
                 continue
             parts = [(shard, batch.take(rows)) for shard, rows in self._router.route_many(batch.columns)]
             by_home: dict[str, list[tuple[Shard, Batch]]] = {}
             for shard, part in parts:
                 by_home.setdefault(shard.home, []).append((shard, part))
 
-            async def write_home(home: str, parts: list[tuple[Shard, Batch]]) -> None:
+            async def write_home(home: str, parts: list[tuple[Shard, Batch]]) -> int:
                 connection = await transaction.on(home)
+                count = 0
                 with talking_to(home, f"writing {self._table.name}"):
                     for shard, part in parts:
                         if upsert:
-                            await self._upsert_into(connection, shard.relation, part)
+                            count += await self._upsert_into(connection, shard.relation, part)
                         else:
                             await copy_into(connection, shard.relation, self._table, part)
+                            count += part.n
+                return count
 
-            await _all(write_home(home, parts) for home, parts in by_home.items())
-        return sum(b.n for b in batches)
+            written += sum(await together(write_home(home, parts) for home, parts in by_home.items()))
+        return written
 
     async def _draw_ids(self, batch: Batch) -> None:
         """Identity columns that decide where a row goes need their value before it goes."""
@@ -96,73 +105,45 @@ class Writer:
                     )
                     batch.columns[name] = [row[0] for row in await drawn.fetchall()]
 
-    async def _upsert_into(self, connection: Connection, relation: Name, batch: Batch) -> None:
-        await connection.execute(self._insert_statement(relation, batch, upsert=True), self._arrays(batch))
+    async def _upsert_into(self, connection: Connection, relation: Name, batch: Batch) -> int:
+        batch = self._last_of_each_key(batch)
+        statement, values = insert_rows(connection, self._table, relation, batch, upsert=True)
+        await connection.execute(statement, values)
+        return batch.n
 
-    def _insert_statement(self, relation: Name, batch: Batch, *, upsert: bool) -> sql.Composed:
-        """INSERT from one array a column: one statement, whatever the number of rows, and no right to make tables."""
-        names = [sql.Identifier(n) for n in batch.columns]
-        arrays = [sql.SQL("{}::{}[]").format(self._placeholder(n), sql.SQL(self._type(n))) for n in batch.columns]
-        statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT * FROM unnest({})").format(
-            sql.Identifier(*relation), sql.SQL(", ").join(names), sql.SQL(", ").join(arrays)
-        )
-        if not upsert:
-            return statement
-        key = self._table.primary_key
-        changed = [n for n in batch.columns if n not in key]
-        action: sql.Composable = sql.SQL("NOTHING")
-        if changed:
-            action = sql.SQL("UPDATE SET {}").format(
-                sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in changed)
-            )
-        columns = sql.SQL(", ").join(map(sql.Identifier, key))
-        return statement + sql.SQL(" ON CONFLICT ({}) DO {}").format(columns, action)
+    def _last_of_each_key(self, batch: Batch) -> Batch:
+        """One statement may not write a row twice: of rows with one key the last one wins, as if sent one by one."""
+        if not all(c in batch.columns for c in self._table.primary_key):
+            return batch
+        columns = (batch.columns[c] for c in self._table.primary_key)
+        keys = zip(*(c.tolist() if isinstance(c, np.ndarray) else c for c in columns), strict=True)
+        try:
+            last = {key: i for i, key in enumerate(keys)}
+        except TypeError:  # not hashable: the server will say if there is one twice
+            return batch
+        return batch if len(last) == batch.n else batch.take(np.array(sorted(last.values()), np.intp))
 
-    def _placeholder(self, column: str) -> sql.Placeholder:
-        """Encoded vectors exist in binary only, and the driver would send a list as text."""
-        found = self._table.column(column)
-        kind = found.vector if found else None
-        dense = kind is not None and kind[0] in (VectorType.VECTOR, VectorType.HALFVEC)
-        return sql.Placeholder(format=PyFormat.BINARY if dense else PyFormat.AUTO)
-
-    def _type(self, column: str) -> str:
-        found = self._table.column(column)
-        assert found is not None
-        return found.type
-
-    def _arrays(self, batch: Batch) -> list[Any]:
-        arrays = []
-        for name, values in batch.columns.items():
-            column = self._table.column(name)
-            assert column is not None
-            if column.type.endswith("]"):
-                raise BadInput(f"upsert of array column {name!r} is not supported", hint="use insert, or sql()")
-            arrays.append(list(sendable(values, column)))
-        return arrays
-
-    async def _write_copies(self, transaction: Transaction, batch: Batch, upsert: bool) -> None:
+    async def _write_copies(self, transaction: Transaction, batch: Batch, upsert: bool) -> int:
         """Write the first copy, then give all others the very same rows, defaults included."""
-        columns = [c for c in self._table.columns if c.generated is None]
-        wanted = sql.SQL(", ").join(sql.Identifier(c.name) for c in columns)
+        if upsert:
+            batch = self._last_of_each_key(batch)
         first, *others = self._groups
         connection = await transaction.on(first)
         with talking_to(first, f"writing {self._table.name}"):
             await connection.execute(EVERYWHERE)
-            statement = self._insert_statement(self._table.name, batch, upsert=upsert)
-            done = await connection.execute(statement + sql.SQL(" RETURNING {}").format(wanted), self._arrays(batch))
+            statement, values = insert_rows(connection, self._table, self._table.name, batch, upsert=upsert)
+            done = await connection.execute(statement + sql.SQL(" RETURNING {}").format(as_texts(self._table)), values)
             rows = await done.fetchall()
-        whole = Batch(len(rows), {c.name: list(v) for c, v in zip(columns, zip(*rows, strict=True), strict=True)})
-        if not rows:
-            return
 
         async def copy(group: str) -> None:
             connection = await transaction.on(group)
             with talking_to(group, f"writing {self._table.name}"):
                 await connection.execute(EVERYWHERE)
-                statement = self._insert_statement(self._table.name, whole, upsert=upsert)
-                await connection.execute(statement, self._arrays(whole))
+                await connection.execute(*insert_texts(self._table, self._table.name, rows, upsert=upsert))
 
-        await _all(copy(g) for g in others)
+        if rows:
+            await together(copy(g) for g in others)
+        return batch.n
 
     # changing and deleting what is there
 
@@ -178,7 +159,7 @@ class Writer:
         if set(changes) & set(self._table.partition_columns):
             return await self._move(transaction, condition, changes)
         assignments = sql.SQL(", ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(n), sql.Placeholder(f"pgherd_set_{i}"))
+            sql.SQL("{} = {}").format(identifier(n), self._assigned(n, f"pgherd_set_{i}"))
             for i, n in enumerate(changes)
         )
         parameters = {f"pgherd_set_{i}": self._value(n, v) for i, (n, v) in enumerate(changes.items())}
@@ -197,9 +178,15 @@ class Writer:
 
     def _value(self, name: str, value: Any) -> Any:
         column = self._table.column(name)
-        if column is not None and column.vector and value is not None:
-            return sendable(vectors([value], column), column)[0]
-        return value
+        assert column is not None
+        return sendable(vectors([value], column) if column.vector else [value], column)[0]
+
+    def _assigned(self, name: str, parameter: str) -> sql.Composable:
+        column = self._table.column(name)
+        assert column is not None
+        if is_dense(column):
+            return sql.Placeholder(parameter)
+        return sql.SQL("{}::{}").format(sql.Placeholder(parameter), sql.SQL(escaped(cast_type(column.type))))
 
     async def _on_shards(
         self,
@@ -223,60 +210,55 @@ class Writer:
                 if reference:
                     await connection.execute(EVERYWHERE)
                 for shard in shards:
-                    text = head + sql.Identifier(*shard.relation) + tail + sql.SQL(" WHERE ") + condition.sql
+                    target = sql.SQL("{} AS {}").format(identifier(shard.relation), self._alias)
+                    text = head + target + tail + sql.SQL(" WHERE ") + condition.sql
                     done = await connection.execute(text, {**condition.parameters, **parameters})
                     count += done.rowcount
             return count
 
-        counts = await _all(run(home, shards) for home, shards in homes.items())
+        counts = await together(run(home, shards) for home, shards in homes.items())
         return max(counts, default=0) if reference else sum(counts)
 
     async def _move(self, transaction: Transaction, condition: Condition, changes: Mapping[str, Any]) -> int:
-        columns = [c for c in self._table.columns if c.generated is None]
-        wanted = sql.SQL(", ").join(sql.Identifier(c.name) for c in columns)
-        moved: list[dict[str, Any]] = []
-
-        async def take(shard: Shard) -> None:
+        """Take the matching rows out and put them, changed, where they belong now."""
+        columns = stored_columns(self._table)
+        keys = self._table.partition_columns
+        wanted = as_texts(self._table) + sql.SQL("".join(", {}" for _ in keys)).format(*map(identifier, keys))
+        moved: list[tuple[Any, ...]] = []
+        for shard in condition.shards(self._router):
             connection = await transaction.on(shard.home)
             with talking_to(shard.home, f"moving rows of {self._table.name}"):
-                cursor = connection.cursor(row_factory=dict_row)
-                statement = sql.SQL("DELETE FROM {} WHERE {} RETURNING {}").format(
-                    sql.Identifier(*shard.relation), condition.sql, wanted
+                statement = sql.SQL("DELETE FROM {} AS {} WHERE {} RETURNING {}").format(
+                    identifier(shard.relation), self._alias, condition.sql, wanted
                 )
-                await cursor.execute(statement, condition.parameters)
-                moved.extend(await cursor.fetchall())
-
-        for shard in condition.shards(self._router):
-            await take(shard)
+                done = await connection.execute(statement, condition.parameters)
+                moved.extend(await done.fetchall())
         if not moved:
             return 0
-        new = {n: self._value(n, v) for n, v in changes.items()}
-        rows = [{**row, **new} for row in moved]
-        by_home: dict[str, list[tuple[Shard, dict[str, Any]]]] = {}
-        for row in rows:
-            shard = self._router.route(row)
-            by_home.setdefault(shard.home, []).append((shard, row))
+        with talking_to(shard.home, f"moving rows of {self._table.name}"):
+            new = await self._new_texts(connection, changes)
+        arriving: dict[str, dict[Name, list[list[str | None]]]] = {}
+        for row in moved:
+            shard = self._router.route({**dict(zip(keys, row[len(columns) :], strict=True)), **changes})
+            texts = [new.get(c.name, text) for c, text in zip(columns, row, strict=False)]
+            arriving.setdefault(shard.home, {}).setdefault(shard.relation, []).append(texts)
 
-        async def put(home: str, rows: list[tuple[Shard, dict[str, Any]]]) -> None:
+        async def put(home: str, relations: dict[Name, list[list[str | None]]]) -> None:
             connection = await transaction.on(home)
-            values = sql.SQL(", ").join(sql.Placeholder(c.name) for c in columns)
             with talking_to(home, f"moving rows of {self._table.name}"):
-                for shard, row in rows:
-                    statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
-                        sql.Identifier(*shard.relation), wanted, values
-                    )
-                    await connection.execute(statement, row)
+                for relation, rows in relations.items():
+                    await connection.execute(*insert_texts(self._table, relation, rows))
 
-        await _all(put(home, rows) for home, rows in by_home.items())
+        await together(put(home, shards) for home, shards in arriving.items())
         return len(moved)
 
-
-async def _all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all; when one fails, the others end before its error is raised, so that none writes after a rollback."""
-    results = await asyncio.gather(*coroutines, return_exceptions=True)
-    done: list[T] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        done.append(result)
-    return done
+    async def _new_texts(self, connection: Connection, changes: Mapping[str, Any]) -> dict[str, str | None]:
+        """The new values as the server writes them."""
+        texts = sql.SQL(", ").join(
+            sql.SQL("({})::text").format(self._assigned(n, f"pgherd_set_{i}")) for i, n in enumerate(changes)
+        )
+        values = {f"pgherd_set_{i}": self._value(n, v) for i, (n, v) in enumerate(changes.items())}
+        done = await connection.execute(sql.SQL("SELECT ") + texts, values)
+        row = await done.fetchone()
+        assert row is not None
+        return dict(zip(changes, row, strict=True))

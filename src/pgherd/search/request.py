@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from psycopg import sql
 
 from ..engines.wire import encode
 from ..errors import BadInput, DimensionMismatch
-from ..model.schema import Column, Table, VectorType
-from ..model.topology import Topology
-from ..model.vectors import Metric, check_metric, default_metric
+from ..model.schema import Column, Index, Table, VectorType
+from ..model.vectors import Metric, check_metric, default_metric, metric_of_opclass
 from ..rows.where import Condition, condition_of
+from .statement import Shape, typed
 
 MAX_K = 10_000
+DEFAULT_EF_SEARCH = 200
+"""pgvector's own default of 40 finds 77 % of the ten nearest among real texts that come in families (ICD-10-CM)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A search that can be carried out. ``vector`` is what is bound to the statement's ``q`` parameter."""
+    """A search that can be carried out. ``vector`` is the question as it is sent; ``exact``: reads every row."""
 
     table: Table
-    column: Column
-    metric: Metric
+    shape: Shape
     vector: Any
     k: int
     condition: Condition
@@ -45,8 +45,8 @@ class Request:
 
 
 def request_of(
-    topology: Topology,
     table: Table,
+    indexes: tuple[Index, ...],
     vector: Any,
     *,
     k: int,
@@ -61,31 +61,49 @@ def request_of(
     ef_search: int | None = None,
 ) -> Request:
     """Check a search against ``table``. Raises BadInput, DimensionMismatch."""
-    if not 1 <= k <= MAX_K:
-        raise BadInput(f"k is {k}", hint=f"ask for 1 to {MAX_K} rows; page with after= for more")
+    if not isinstance(k, int) or not 1 <= k <= MAX_K:
+        raise BadInput(f"k is {k!r}", hint=f"ask for 1 to {MAX_K} rows; page with after= for more")
     if ef_search is not None and not 1 <= ef_search <= 1000:
         raise BadInput(f"ef_search is {ef_search}", hint="pgvector takes 1 to 1000")
     try:
-        distance = Metric(metric) if metric else default_metric(column, topology.indexes(table))
+        distance = Metric(metric) if metric else default_metric(column, indexes)
     except ValueError as error:
         raise BadInput(f"{metric!r} is not a distance", hint="one of: " + ", ".join(Metric)) from error
     check_metric(distance, column)
     if after is not None and not table.primary_key:
         raise BadInput(f"paging needs a primary key, and {table.name} has none", hint="ask for a larger k")
     dim = column.vector[1] if column.vector else None
+    condition = condition_of(where, params, table)
+    wanted = _wanted(columns, table)
+    shape = Shape(
+        table.name.name,
+        column.name,
+        column.type,
+        not column.not_null,
+        distance.operator,
+        "" if condition.trivial else condition.text,
+        typed(table, wanted),
+        typed(table, table.primary_key),
+        k,
+        after is not None,
+    )
     return Request(
         table,
-        column,
-        distance,
-        _bindable(vector, column),
+        shape,
+        _bindable(vector, column, distance),
         k,
-        condition_of(where, params, table),
-        _wanted(columns, table),
-        exact,
+        condition,
+        wanted,
+        exact or not any(_serves(i, column, distance) for i in indexes),
         None if min_similarity is None else distance.max_distance(min_similarity, dim),
         after,
         ef_search or min(1000, max(40, k)),
     )
+
+
+def _serves(index: Index, column: Column, metric: Metric) -> bool:
+    """Whether a search may use the index; without one every row is read anyway."""
+    return index.columns[:1] == (column.name,) and metric_of_opclass(index.opclass) is metric
 
 
 def vector_column(table: Table, name: str | None) -> Column:
@@ -111,7 +129,7 @@ def _wanted(columns: Sequence[str] | None, table: Table) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _bindable(vector: Any, column: Column) -> Any:
+def _bindable(vector: Any, column: Column, metric: Metric) -> Any:
     assert column.vector is not None
     kind, dim = column.vector
     if kind in (VectorType.SPARSEVEC, VectorType.BIT):
@@ -129,6 +147,8 @@ def _bindable(vector: Any, column: Column) -> Any:
             f"the question has {len(array)} dimensions, column {column.name!r} {dim}",
             hint="embed the question with the model that filled the column",
         )
+    if metric is Metric.COSINE and not array.any():
+        raise BadInput("the question is all zeros, which has no cosine distance to anything", hint="use another metric")
     return encode(array[None, :], kind)[0]
 
 
@@ -137,26 +157,6 @@ def parameters_of(request: Request) -> dict[str, Any]:
     values = {**request.condition.parameters, "pgherd_q": request.vector}
     if request.after is not None:
         values["pgherd_after"] = request.after.distance
-        for i, key in enumerate(request.after.keys):
-            values |= {f"pgherd_seen_{i}_{j}": v for j, v in enumerate(key)}
+        for i, seen in enumerate(zip(*request.after.keys, strict=True)):
+            values[f"pgherd_seen_{i}"] = list(seen)
     return values
-
-
-def seen_condition(request: Request) -> sql.Composable:
-    """Leave out the keys of the page before that have exactly its last distance."""
-    assert request.after is not None
-    columns = sql.SQL(", ").join(sql.Identifier(c) for c in request.table.primary_key)
-    tuples = []
-    for i, key in enumerate(request.after.keys):
-        casts = [
-            sql.SQL("{}::{}").format(sql.Placeholder(f"pgherd_seen_{i}_{j}"), sql.SQL(_type(request.table, c)))
-            for j, c in enumerate(request.table.primary_key[: len(key)])
-        ]
-        tuples.append(sql.SQL("({})").format(sql.SQL(", ").join(casts)))
-    return sql.SQL("({}) NOT IN ({})").format(columns, sql.SQL(", ").join(tuples))
-
-
-def _type(table: Table, name: str) -> str:
-    column = table.column(name)
-    assert column is not None
-    return column.type

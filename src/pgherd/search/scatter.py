@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from operator import attrgetter
 from time import perf_counter
 
 from ..engines.base import Connection, Engine
@@ -12,9 +12,10 @@ from ..errors import GroupUnavailable
 from ..model.schema import TableKind
 from ..model.topology import Shard
 from ..routing.route import Router
+from ..rows.together import together
 from .hits import GroupTiming, Hit, Hits, merge, next_page
 from .request import Request, parameters_of
-from .statement import group_statement
+from .statement import statement_of
 
 
 async def scatter(engine: Engine, router: Router, request: Request, *, partial: bool = False) -> Hits:
@@ -31,7 +32,7 @@ async def scatter(engine: Engine, router: Router, request: Request, *, partial: 
     if len(homes) == 1:
         answers = [await _ask(engine, request, *homes[0], partial)]
     else:
-        answers = await asyncio.gather(*(_ask(engine, request, home, shards, partial) for home, shards in homes))
+        answers = await together(_ask(engine, request, home, shards, partial) for home, shards in homes)
     found = [hits for hits, _ in answers if hits is not None]
     missing = [home for (home, _), (hits, _) in zip(homes, answers, strict=True) if hits is None]
     timings = [timing for _, timing in answers]
@@ -63,14 +64,18 @@ async def _ask(
 async def _run(
     connection: Connection, request: Request, home: str, shards: Sequence[Shard], *, exact: bool
 ) -> list[Hit]:
-    statement = group_statement(request, shards, exact=exact)
-    cursor = await connection.execute(statement, parameters_of(request), binary=True)
+    statement = statement_of(request.shape, tuple(s.relation for s in shards), exact)
+    cursor = await connection.execute(statement.text, parameters_of(request), binary=statement.binary)
     rows = await cursor.fetchall()
     width = 2 + len(request.columns)
-    return [
+    hits = [
         Hit(row[0], dict(zip(request.columns, row[2:width], strict=True)), shards[row[1]].name, home, row[width:])
         for row in rows
+        if row[0] == row[0]  # not NaN: a vector of zeros is at no cosine distance from anything
     ]
+    # An index orders by what it stores (normalised, rounded), and so not always by the very distance.
+    hits.sort(key=attrgetter("distance"))
+    return hits
 
 
 async def _set_effort(connection: Connection, request: Request) -> None:

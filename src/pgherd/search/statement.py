@@ -3,57 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
-from psycopg import sql
+from ..model.names import Name, quote_ident
+from ..model.schema import Table, VectorType
+from ..rows.quoting import escaped
+from ..rows.types import cast_type, reads_binary
 
-from ..model.schema import VectorType
-from ..model.topology import Shard
-from .request import Request, seen_condition
-
-_Q = sql.Placeholder("pgherd_q")
+MAX_TEXTS = 2048
 
 
-def group_statement(request: Request, shards: Sequence[Shard], *, exact: bool) -> sql.Composed:
+class Shape(NamedTuple):
+    """All that a statement's text depends on, but for the shards and whether it is exact. Column types are SQL."""
+
+    alias: str
+    column: str
+    column_type: str
+    nullable: bool
+    operator: str
+    condition: str
+    columns: tuple[tuple[str, str], ...]
+    key: tuple[tuple[str, str], ...]
+    k: int
+    paging: bool
+
+
+class Statement(NamedTuple):
+    """A statement, and whether its rows may come in binary: the driver must know the form of every column."""
+
+    text: bytes
+    binary: bool
+
+
+def typed(table: Table, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Columns by name with their types."""
+    return tuple((c.name, c.type) for c in map(table.column, names) if c is not None)
+
+
+@lru_cache(maxsize=MAX_TEXTS)
+def statement_of(shape: Shape, relations: tuple[Name, ...], exact: bool) -> Statement:
     """SELECT distance, number of the shard, columns wanted, key. ``exact`` keeps the vector index out of it.
 
-    The ORDER BY is the bare operator, which is the only form that pgvector's indexes serve (pgvector README, Querying).
+    Parameters: ``pgherd_q``, the condition's, and for paging ``pgherd_after`` and a ``pgherd_seen_N`` list per key
+    column. The ORDER BY is the bare operator, which is the only form that pgvector's indexes serve (pgvector README,
+    Querying). Always the same object for the same arguments, which is what the driver's own cache is fastest for.
     """
-    parts = [_shard_select(request, shard, number, exact) for number, shard in enumerate(shards)]
-    limit = sql.Literal(request.k)
+    binary = all(reads_binary(t) for _, t in (*shape.columns, *shape.key))
+    parts = [_shard_select(shape, relation, number, exact) for number, relation in enumerate(relations)]
     if len(parts) == 1:
-        return parts[0]
-    union = sql.SQL(" UNION ALL ").join(sql.SQL("({})").format(p) for p in parts)
-    return sql.SQL("SELECT * FROM ({}) gathered ORDER BY 1 LIMIT {}").format(union, limit)
+        return Statement(parts[0].encode(), binary)
+    union = " UNION ALL ".join(f"({p})" for p in parts)
+    return Statement(f"SELECT * FROM ({union}) gathered ORDER BY 1 LIMIT {shape.k}".encode(), binary)
 
 
-def _shard_select(request: Request, shard: Shard, number: int, exact: bool) -> sql.Composed:
-    distance = sql.SQL("({} {} {})").format(
-        sql.Identifier(request.column.name), sql.SQL(request.metric.operator.replace("%", "%%")), _query(request)
-    )
-    conditions = [] if request.condition.trivial else [request.condition.sql]
-    if request.after is not None:
-        conditions.append(sql.SQL("{} >= {}").format(distance, sql.Placeholder("pgherd_after")))
-        if request.after.keys:
-            conditions.append(seen_condition(request))
-    if not request.column.not_null:
+def _shard_select(shape: Shape, relation: Name, number: int, exact: bool) -> str:
+    column = escaped(quote_ident(shape.column))
+    distance = f"({column} {escaped(shape.operator)} {_question(shape)})"
+    conditions = [shape.condition] if shape.condition else []
+    if shape.paging:
+        conditions += [f"{distance} >= %(pgherd_after)s", _not_seen(shape)]
+    if shape.nullable:
         # Rows without a vector are on no index; any other scan has to leave them out itself.
-        conditions.append(sql.SQL("{} IS NOT NULL").format(sql.Identifier(request.column.name)))
-    where = sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions)) if conditions else sql.SQL("")
-    columns = [sql.Identifier(c) for c in (*request.columns, *request.table.primary_key)]
-    return sql.SQL("SELECT {}, {}::int2{} FROM {}{} ORDER BY {} LIMIT {}").format(
-        distance,
-        sql.Literal(number),
-        sql.SQL("").join(sql.SQL(", {}").format(c) for c in columns),
-        sql.Identifier(*shard.relation),
-        where,
-        sql.SQL("{} + 0").format(distance) if exact else distance,
-        sql.Literal(request.k),
-    )
+        conditions.append(f"{column} IS NOT NULL")
+    where = " WHERE " + " AND ".join(conditions) if conditions else ""
+    columns = "".join(", " + escaped(quote_ident(n)) for n, _ in (*shape.columns, *shape.key))
+    source = f"{escaped(relation.sql)} AS {escaped(quote_ident(shape.alias))}"
+    order = f"{distance} + 0" if exact else distance
+    return f"SELECT {distance}, {number}::int2{columns} FROM {source}{where} ORDER BY {order} LIMIT {shape.k}"
 
 
-def _query(request: Request) -> sql.Composable:
+def _question(shape: Shape) -> str:
     """The question as a value of the column's own type: a bit string of another length is an error, not a distance."""
-    kind = request.column.vector
-    if kind and kind[0] in (VectorType.SPARSEVEC, VectorType.BIT):
-        return sql.SQL("{}::{}").format(_Q, sql.SQL(request.column.type))
-    return _Q
+    if shape.column_type.startswith((VectorType.SPARSEVEC, VectorType.BIT)):
+        return f"%(pgherd_q)s::{escaped(cast_type(shape.column_type))}"
+    return "%(pgherd_q)s"
+
+
+def _not_seen(shape: Shape) -> str:
+    """Leave out the rows of the page before that have exactly its last distance."""
+    key = ", ".join(escaped(quote_ident(n)) for n, _ in shape.key)
+    lists = ", ".join(f"%(pgherd_seen_{i})s::{escaped(cast_type(t))}[]" for i, (_, t) in enumerate(shape.key))
+    return f"({key}) NOT IN (SELECT * FROM unnest({lists}))"

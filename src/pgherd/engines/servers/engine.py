@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ...errors import GroupUnavailable, HerdError, NoSuchHerd
@@ -62,7 +62,9 @@ class ServersEngine:
         """Make the servers a herd if they are none yet, settle what was left half done, follow changed addresses."""
         await self._pools.set_groups(groups)
         self._topology = Topology(0, self.name, groups)
-        await self.recover()
+        for group in groups:
+            with suppress(GroupUnavailable):  # a herd answers with a server down; whoever needs that group is told
+                await settle_leftovers(self._pools, [group.name], 0.0)
         await self.refresh()
         await self._pools.set_groups(groups)
         plan = self.first_plan(groups)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from ...errors import HerdBusy, StalePlan
+from ...errors import ChangeRefused, HerdBusy, StalePlan
 from ...model.names import Name
 from ...model.topology import Topology
 from ...planning.plan import Phase, Plan, Step
@@ -27,8 +28,9 @@ LOCK_WAIT_S = 10.0
 async def execute(pools: Pools, plan: Plan, first_group: str, on_step: OnStep | None) -> Topology | None:
     """Run every phase of ``plan``; the last topology reached, None for an empty plan.
 
-    Raises HerdBusy when another change runs for longer than ten seconds, StalePlan when the herd has moved on,
-    ServerRefused when a server refuses a statement: then the phase is undone and earlier phases stand.
+    Raises HerdBusy when another change, or a statement that holds a lock, runs for longer than ten seconds, StalePlan
+    when the herd has moved on, ServerRefused when a server refuses a statement: then the phase is undone and earlier
+    phases stand.
     """
     if not plan.phases:
         return None
@@ -55,14 +57,14 @@ async def _run_phase(pools: Pools, phase: Phase, done: int, total: int, on_step:
         done += 1
         if on_step:
             on_step(done, total, step)
-        await asyncio.gather(*(_build(pools, step, g) for g in step.groups))
+        await _all(_build(pools, step, g) for g in step.groups)
     transaction = TwoPhaseTransaction(pools)
     try:
         for step in phase.commits:
             done += 1
             if on_step:
                 on_step(done, total, step)
-            await asyncio.gather(*(_run(transaction, step, g) for g in step.groups))
+            await _all(_run(transaction, step, g) for g in step.groups)
         for group in phase.result.groups:
             with talking_to(group.name, "recording the new generation"):
                 await write_topology(await transaction.on(group.name), phase.result)
@@ -75,9 +77,48 @@ async def _run_phase(pools: Pools, phase: Phase, done: int, total: int, on_step:
 
 async def _run(transaction: TwoPhaseTransaction, step: Step, group: str) -> None:
     connection = await transaction.on(group)
-    if step.sql:
-        with talking_to(group, f"doing {step.kind} {step.target}"):
+    if not step.sql:
+        return
+    with talking_to(group, f"doing {step.kind} {step.target}"):
+        try:
+            await connection.execute(f"SET LOCAL lock_timeout = '{int(LOCK_WAIT_S * 1000)}ms'")
             await connection.execute(step.sql)
+        except psycopg.errors.LockNotAvailable as error:
+            # Waiting longer would keep everybody out who comes after us.
+            raise HerdBusy(
+                f"group {group}: another session holds a lock that {step.kind} {step.target} needs",
+                hint="wait until it ends (pg_stat_activity shows it), then again",
+            ) from error
+        except (psycopg.errors.InvalidTableDefinition, psycopg.errors.InvalidFunctionDefinition) as error:
+            if step.kind not in ("replace_view", "replace_function"):
+                raise
+            raise ChangeRefused(
+                f"{step.kind.removeprefix('replace_')} {step.target} can't be replaced: {error.diag.message_primary}",
+                hint="PostgreSQL replaces it only while its columns (a function's result) stay, new columns at the end;"
+                " give the new one another name",
+            ) from error
+
+
+async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Await all; one that fails waits for the others, so that none goes on after the rollback."""
+    for result in await asyncio.gather(*coroutines, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _build_all(pools: Pools, steps: tuple[Step, ...]) -> None:
+    """Groups build at the same time, each its own steps in order."""
+
+    async def chain(group: str) -> None:
+        for step in steps:
+            if group in step.groups:
+                await _build(pools, step, group)
+
+    groups = list(dict.fromkeys(g for s in steps for g in s.groups))
+    results = await asyncio.gather(*(chain(g) for g in groups), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def _build(pools: Pools, step: Step, group: str) -> None:

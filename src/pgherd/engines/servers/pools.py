@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
-import psycopg
-from pgvector.psycopg import register_vector_async
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
-
 from ...model.topology import Group
-from .. import wire
 from ..base import Connection
-from ..failures import talking_to
+from .pool import Pool
 
 CONNECT_TIMEOUT_S = 5
-POOL_TIMEOUT_S = 10.0
-MAX_CONNECTIONS_PER_GROUP = 16
 
 
 class Pools:
@@ -28,8 +19,8 @@ class Pools:
     def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
         self._base = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "pgherd", **base}
         self._groups = {g.name: g for g in groups}
-        self._pools: dict[str, AsyncConnectionPool[Connection]] = {}
-        self._opening = asyncio.Lock()
+        self._pools: dict[str, Pool] = {}
+        self._origin: dict[Connection, Pool] = {}
 
     def conninfo(self, group: str) -> dict[str, Any]:
         """The libpq parameters that reach a group's primary."""
@@ -45,46 +36,21 @@ class Pools:
     async def reset(self) -> None:
         """Close every pool; the next use opens fresh connections (types of a new extension are seen then)."""
         pools, self._pools = self._pools, {}
-        await asyncio.gather(*(p.close() for p in pools.values()))
-
-    async def _pool(self, group: str) -> AsyncConnectionPool[Connection]:
-        found = self._pools.get(group)
-        if found is not None:
-            return found
-        async with self._opening:
-            if group not in self._pools:
-                pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-                    kwargs={**self.conninfo(group), "autocommit": True, "prepare_threshold": 2},
-                    min_size=0,
-                    max_size=MAX_CONNECTIONS_PER_GROUP,
-                    configure=_configure,
-                    reset=_reset,
-                    open=False,
-                    timeout=POOL_TIMEOUT_S,
-                    reconnect_timeout=CONNECT_TIMEOUT_S,
-                    num_workers=2,
-                )
-                with talking_to(group, "connecting"):
-                    # A pool retries in the background and then says only that time ran out; ask once for the reason.
-                    probe = await AsyncConnection.connect(**self.conninfo(group), autocommit=True)
-                    await probe.close()
-                    await pool.open()
-                self._pools[group] = pool
-            return self._pools[group]
+        for pool in pools.values():
+            await pool.close()
 
     async def take(self, group: str) -> Connection:
-        """A connection that the caller gives back with :meth:`give`."""
-        pool = await self._pool(group)
-        with talking_to(group, "connecting"):
-            return await pool.getconn()
+        """A connection that the caller gives back with :meth:`give`; GroupUnavailable if there is none to be had."""
+        pool = self._pools.get(group)
+        if pool is None:
+            pool = self._pools[group] = Pool(group, self.conninfo(group))
+        connection = await pool.take()
+        self._origin[connection] = pool
+        return connection
 
     async def give(self, group: str, connection: Connection) -> None:
-        """Give a connection back; a broken one is replaced by its pool."""
-        pool = self._pools.get(group)
-        if pool is None or connection.pgconn.status != psycopg.pq.ConnStatus.OK:
-            await connection.close()
-        if pool is not None:
-            await pool.putconn(connection)
+        """Give a connection back to the pool it came from, which closes it if it was itself closed meanwhile."""
+        await self._origin.pop(connection).give(connection)
 
     @asynccontextmanager
     async def connection(self, group: str) -> AsyncIterator[Connection]:
@@ -98,14 +64,3 @@ class Pools:
     async def close(self) -> None:
         """Close everything."""
         await self.reset()
-
-
-async def _configure(connection: Connection) -> None:
-    with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
-        await register_vector_async(connection)
-        wire.register(connection)
-
-
-async def _reset(connection: Connection) -> None:
-    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        await connection.rollback()

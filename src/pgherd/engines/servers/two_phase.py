@@ -1,10 +1,11 @@
 """Commits over several groups. Guards: rows written together appear together, whoever dies in between.
 
-One group decides: its transaction also inserts the outcome into ``pgherd.decision`` and commits as usual, after all
-others are prepared (PREPARE TRANSACTION). A prepared leftover is settled by asking the deciding group; if nothing is
-written there, writing ``abort`` there first is what makes it safe to roll back (presumed abort, with the decision row's
-unique key as the arbiter). Source: PostgreSQL 18 manual, PREPARE TRANSACTION; Gray and Lamport, Consensus on
-Transaction Commit, 2006.
+One group decides: its transaction also inserts the outcome into ``pgherd.decision``, then all others are prepared
+(PREPARE TRANSACTION), then it commits as usual. A prepared leftover is settled by asking the deciding group; if nothing
+is written there, writing ``abort`` there first is what makes it safe to roll back (presumed abort, with the decision
+row's unique key as the arbiter). The row comes before the first PREPARE so that whoever asks waits for a coordinator
+that lives, and finds nothing as soon as it is dead. Source: PostgreSQL 18 manual, PREPARE TRANSACTION; Gray and
+Lamport, Consensus on Transaction Commit, 2006.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..failures import is_connection_loss, talking_to, translate
 from .pools import Pools
 
 GID_PREFIX = "pgherd:"
-SETTLE_LOCK_TIMEOUT_MS = 3000
+SETTLE_LOCK_TIMEOUT_MS = 1000
 
 
 def new_gid(decider: str) -> str:
@@ -52,12 +53,22 @@ class TwoPhaseTransaction:
         """Make all of it durable. InDoubt only when the deciding group went away at the very commit."""
         if not self._parts:
             return
+        work = asyncio.ensure_future(self._commit())
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])  # cancelled halfway, some groups would commit and others roll back
+            if not work.cancelled():
+                work.exception()
+            raise
+
+    async def _commit(self) -> None:
         decider, *others = sorted(self._parts)
         try:
             if others:
                 await self._commit_all(decider, others)
             else:
-                await self._decide(decider, None)
+                await self._decide(decider)
         finally:
             await self._give_back()
 
@@ -72,8 +83,9 @@ class TwoPhaseTransaction:
         prepare = sql.SQL("PREPARE TRANSACTION {}").format(literal)
         undo = sql.SQL("ROLLBACK PREPARED {}").format(literal)
         try:
-            await self._each(others, prepare)
-            await self._decide(decider, gid)
+            await self._claim(decider, gid)
+            await self._each(others, prepare, expect="PREPARE TRANSACTION")
+            await self._decide(decider)
         except InDoubt:
             raise
         except BaseException:
@@ -81,18 +93,22 @@ class TwoPhaseTransaction:
             await self._each(others, "ROLLBACK", ignore=True)
             await self._each(others, undo, ignore=True)
             raise
-        # Decided. Whoever can't be told now is told by recovery.
-        await self._each(others, sql.SQL("COMMIT PREPARED {}").format(literal), ignore=True)
-
-    async def _decide(self, decider: str, gid: str | None) -> None:
-        connection = self._parts[decider]
+        # Decided. Whoever can't be told now is told by recovery; nobody else will ask when all have been told.
         try:
-            if gid:
-                await connection.execute("INSERT INTO pgherd.decision (gid, outcome) VALUES (%s, 'commit')", [gid])
-        except psycopg.errors.UniqueViolation as error:
-            raise ServerRefused("the commit took so long that another process undid it", hint="try again") from error
-        except psycopg.Error as error:
-            raise translate(error, decider, "committing") from error
+            await self._each(others, sql.SQL("COMMIT PREPARED {}").format(literal))
+        except HerdError:
+            return
+        forget = "BEGIN; SET LOCAL synchronous_commit = off; DELETE FROM pgherd.decision WHERE gid = {}; COMMIT"
+        await self._each([decider], sql.SQL(forget).format(literal), ignore=True)
+
+    async def _claim(self, decider: str, gid: str) -> None:
+        with talking_to(decider, "committing"):
+            await self._parts[decider].execute(
+                "INSERT INTO pgherd.decision (gid, outcome) VALUES (%s, 'commit')", [gid]
+            )
+
+    async def _decide(self, decider: str) -> None:
+        connection = self._parts[decider]
         try:
             done = await connection.execute("COMMIT")
         except psycopg.Error as error:
@@ -103,11 +119,15 @@ class TwoPhaseTransaction:
         if done.statusmessage == "ROLLBACK":
             raise ServerRefused(f"group {decider} rolled the transaction back instead of committing")
 
-    async def _each(self, groups: Iterable[str], statement: str | sql.Composed, *, ignore: bool = False) -> None:
+    async def _each(
+        self, groups: Iterable[str], statement: str | sql.Composed, *, expect: str = "", ignore: bool = False
+    ) -> None:
         async def run(group: str) -> None:
             try:
                 with talking_to(group, "committing"):
-                    await self._parts[group].execute(statement)
+                    done = await self._parts[group].execute(statement)
+                if expect and done.statusmessage != expect:  # PREPARE of a failed transaction is a quiet ROLLBACK
+                    raise ServerRefused(f"group {group} rolled the transaction back instead of committing")
             except HerdError:
                 if not ignore:
                     raise
@@ -148,6 +168,10 @@ async def settle_leftovers(pools: Pools, groups: Iterable[str], min_age_s: float
                         settled += 1
                     except psycopg.errors.UndefinedObject:
                         pass  # its coordinator finished it meanwhile
+                    except psycopg.errors.InsufficientPrivilege:
+                        pass  # another role's: that role, or a superuser, settles it
+                    except psycopg.Error as error:
+                        raise translate(error, group, "finishing a commit") from error
     return settled
 
 
@@ -162,7 +186,7 @@ async def _outcome(pools: Pools, gid: str, alone: bool) -> str | None:
                         "INSERT INTO pgherd.decision (gid, outcome) VALUES (%s, 'abort') ON CONFLICT DO NOTHING", [gid]
                     )
             except psycopg.errors.LockNotAvailable:
-                return None  # its coordinator is deciding right now
+                return None  # its coordinator lives and is still deciding
             except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
                 return "abort" if alone else None
             row = await (

@@ -12,22 +12,28 @@ CREATE TABLE IF NOT EXISTS pgherd.topology (
 GRANT SELECT ON pgherd.topology TO PUBLIC;
 
 -- Outcome of commits over several groups. Whoever inserts a gid first decides it: the coordinator (commit), in the same
--- transaction as its own rows, or whoever cleans up after it (abort).
+-- transaction as its own rows, or whoever cleans up after it (abort). The coordinator removes it when all have been told.
 CREATE TABLE IF NOT EXISTS pgherd.decision (
     gid text PRIMARY KEY,
     outcome text NOT NULL CHECK (outcome IN ('commit', 'abort')),
     decided_at timestamptz NOT NULL DEFAULT now()
 );
-GRANT SELECT, INSERT ON pgherd.decision TO PUBLIC;
+GRANT SELECT, INSERT, DELETE ON pgherd.decision TO PUBLIC;
 
--- How far a load has come: written in the same transaction as the rows.
+-- How far a load of a file has come: written in the same transaction as the rows. reject_bytes is how much of the file
+-- of rejected rows counts; lines_done is where a load that was killed goes on.
 CREATE TABLE IF NOT EXISTS pgherd.load (
     load_id text PRIMARY KEY,
-    lines_done bigint NOT NULL,
-    rows_done bigint NOT NULL,
-    rejected bigint NOT NULL,
+    table_name text NOT NULL,
+    file_name text NOT NULL,
+    lines_done bigint NOT NULL DEFAULT 0,
+    rows_done bigint NOT NULL DEFAULT 0,
+    rejected bigint NOT NULL DEFAULT 0,
+    reject_bytes bigint NOT NULL DEFAULT 0,
+    finished boolean NOT NULL DEFAULT false,
     updated_at timestamptz NOT NULL DEFAULT now()
 );
+GRANT SELECT, INSERT, UPDATE ON pgherd.load TO PUBLIC;
 
 -- Whether the caller may read a table: by the role it has set, or the one it logged in with. Functions that run with
 -- their owner's rights ask here first.
@@ -80,22 +86,72 @@ BEGIN
     END LOOP;
 END $$;
 
--- Shards are read and written directly by clients, so they carry the privileges and row policies of their table.
+-- PostgreSQL holds new rows against the policies of a table, but not when a partition of it is foreign. There this
+-- trigger does, by the rules of CREATE POLICY: one permissive policy must agree, and all restrictive ones.
+CREATE OR REPLACE FUNCTION pgherd.check_policies() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    root regclass := TG_ARGV[0];
+    policy record;
+    agrees boolean;
+    permitted boolean := false;
+BEGIN
+    IF NOT row_security_active(root) THEN
+        RETURN NEW;
+    END IF;
+    FOR policy IN
+        SELECT polpermissive, pg_get_expr(coalesce(polwithcheck, polqual), polrelid) AS condition, relname
+        FROM pg_policy JOIN pg_class c ON c.oid = polrelid
+        WHERE polrelid = root AND polcmd IN ('*', CASE TG_OP WHEN 'INSERT' THEN 'a' ELSE 'w' END)
+            AND EXISTS (SELECT FROM unnest(polroles) role WHERE role = 0 OR pg_has_role(role, 'USAGE'))
+        ORDER BY polpermissive DESC
+    LOOP
+        EXECUTE format('SELECT %s FROM (SELECT ($1).*) AS %I', policy.condition, policy.relname) INTO agrees USING NEW;
+        IF policy.polpermissive THEN
+            permitted := permitted OR coalesce(agrees, false);
+        ELSE
+            permitted := permitted AND coalesce(agrees, false);
+        END IF;
+    END LOOP;
+    IF NOT permitted THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = format('new row violates row-level security policy for table %s', root);
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- Shards are read and written directly by clients, so they carry the privileges and row-level security of their table
+-- (plans give them its policies); the partitions between do too, since policies hold only on the table that a query
+-- names. Foreign partitions can't have policies, so nobody is let in there directly (GRANT … ON ALL TABLES would).
 CREATE OR REPLACE FUNCTION pgherd.sync_shards() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     shard record;
     entry record;
-    policy record;
-    roles text;
 BEGIN
     FOR shard IN
-        SELECT leaf.oid::regclass AS name, leaf.relrowsecurity, leaf.relowner, root.oid AS root_oid,
-               root.relacl, root.relrowsecurity AS secure, root.relforcerowsecurity AS forced, leaf.relacl AS old_acl
+        SELECT leaf.oid::regclass AS name, leaf.relowner, leaf.relacl, root.oid::regclass AS root, root.relrowsecurity
+                AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = leaf.oid AND tgname = 'pgherd_policies') AS open
+        FROM pg_class leaf JOIN pg_class root ON root.oid = pg_partition_root(leaf.oid)
+        WHERE leaf.relkind = 'f' AND leaf.relispartition
+    LOOP
+        IF shard.open THEN
+            EXECUTE format('CREATE TRIGGER pgherd_policies BEFORE INSERT OR UPDATE ON %s'
+                ' FOR EACH ROW EXECUTE FUNCTION pgherd.check_policies(%L)', shard.name, shard.root);
+        END IF;
+        FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.relacl) WHERE grantee <> shard.relowner LOOP
+            EXECUTE format('REVOKE ALL ON %s FROM %s', shard.name,
+                CASE entry.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(entry.grantee)) END);
+        END LOOP;
+    END LOOP;
+    FOR shard IN
+        SELECT leaf.oid::regclass AS name, leaf.relowner, leaf.relacl AS old_acl, root.relacl,
+               root.relrowsecurity AS secure, root.relforcerowsecurity AS forced,
+               (leaf.relrowsecurity, leaf.relforcerowsecurity) <> (root.relrowsecurity, root.relforcerowsecurity) AS odd
         FROM pg_class root
         CROSS JOIN LATERAL pg_partition_tree(root.oid) part
         JOIN pg_class leaf ON leaf.oid = part.relid
-        WHERE root.relkind = 'p' AND NOT root.relispartition AND part.isleaf AND leaf.relkind = 'r'
+        WHERE root.relkind = 'p' AND NOT root.relispartition AND leaf.relispartition AND leaf.relkind IN ('r', 'p')
     LOOP
         IF shard.relacl IS DISTINCT FROM shard.old_acl THEN
             FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.old_acl) WHERE grantee <> shard.relowner LOOP
@@ -108,23 +164,10 @@ BEGIN
                     CASE WHEN entry.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
             END LOOP;
         END IF;
-        IF shard.secure OR shard.relrowsecurity THEN
+        IF shard.odd THEN
             EXECUTE format('ALTER TABLE %s %s ROW LEVEL SECURITY, %s ROW LEVEL SECURITY', shard.name,
                 CASE WHEN shard.secure THEN 'ENABLE' ELSE 'DISABLE' END,
                 CASE WHEN shard.forced THEN 'FORCE' ELSE 'NO FORCE' END);
-            FOR policy IN SELECT polname FROM pg_policy WHERE polrelid = shard.name LOOP
-                EXECUTE format('DROP POLICY %I ON %s', policy.polname, shard.name);
-            END LOOP;
-            FOR policy IN SELECT * FROM pg_policy WHERE polrelid = shard.root_oid LOOP
-                SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
-                INTO roles FROM unnest(policy.polroles) r;
-                EXECUTE format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', policy.polname, shard.name,
-                        CASE WHEN policy.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
-                        CASE policy.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
-                            WHEN 'd' THEN 'DELETE' ELSE 'ALL' END, roles)
-                    || coalesce(format(' USING (%s)', pg_get_expr(policy.polqual, policy.polrelid)), '')
-                    || coalesce(format(' WITH CHECK (%s)', pg_get_expr(policy.polwithcheck, policy.polrelid)), '');
-            END LOOP;
         END IF;
     END LOOP;
 END $$;

@@ -1,0 +1,5 @@
+"""``python -m pgherd``: the same as the command."""
+
+from .cli.main import run
+
+run()

@@ -1,0 +1,117 @@
+"""Connections to one primary, kept open between uses and handed out with next to no work.
+
+No background tasks: who needs a connection opens it, and so learns at once, and why, when the server does not answer.
+A connection that its server closed meanwhile (a restart, an idle timeout) is found out before it is handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from pgvector.psycopg import register_vector_async
+from psycopg import AsyncConnection
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from ...errors import GroupUnavailable
+from .. import wire
+from ..base import Connection
+from ..failures import talking_to
+
+MAX_CONNECTIONS = 16
+WAIT_TIMEOUT_S = 10.0
+
+
+class Pool:
+    """At most ``MAX_CONNECTIONS`` connections in autocommit to the server that ``conninfo`` reaches."""
+
+    def __init__(self, group: str, conninfo: dict[str, Any]) -> None:
+        self._group = group
+        self._conninfo = conninfo
+        self._idle: list[Connection] = []
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._closed = False
+
+    async def take(self) -> Connection:
+        """A connection that works, as far as can be told without asking; GroupUnavailable if there is none."""
+        if self._free.locked():
+            await self._wait()
+        else:
+            await self._free.acquire()
+        try:
+            while self._idle:
+                connection = self._idle.pop()  # the one used last: its server's caches are warm
+                if _is_alive(connection):
+                    return connection
+                await connection.close()
+            return await self._open()
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def give(self, connection: Connection) -> None:
+        """Take a connection back; what is broken, or still inside a transaction that can't be undone, is closed."""
+        try:
+            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                await _undo(connection)
+            if self._closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                await connection.close()
+            else:
+                self._idle.append(connection)
+        finally:
+            self._free.release()
+
+    async def close(self) -> None:
+        """Close what is idle now, and what is in use when it comes back."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(WAIT_TIMEOUT_S):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise GroupUnavailable(
+                f"all {MAX_CONNECTIONS} connections to group {self._group} were in use for {WAIT_TIMEOUT_S:.0f} s",
+                hint="run fewer calls at the same time",
+            ) from error
+
+    async def _open(self) -> Connection:
+        with talking_to(self._group, "connecting"):
+            connection: Connection = await AsyncConnection.connect(
+                **self._conninfo, autocommit=True, prepare_threshold=2
+            )
+            try:
+                with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
+                    await register_vector_async(connection)
+                    wire.register(connection)
+            except BaseException:
+                await connection.close()
+                raise
+        return connection
+
+
+async def _undo(connection: Connection) -> None:
+    if connection.pgconn.status == ConnStatus.OK:
+        with suppress(psycopg.Error):
+            await connection.rollback()
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Whether the server has nothing to say: on an idle connection that would be that it hangs up."""
+    if connection.pgconn.status != ConnStatus.OK:
+        return False
+    waiting = select.poll()
+    waiting.register(connection.pgconn.socket, select.POLLIN)
+    if not waiting.poll(0):
+        return True
+    try:  # a notice or a changed setting is no reason to give up on it
+        connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return connection.pgconn.status == ConnStatus.OK

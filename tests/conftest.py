@@ -47,16 +47,16 @@ def _running(base: Path, engine: EngineName) -> Iterator[Path]:
 @pytest.fixture
 def fleet_db(fleet_home: Path, tmp_path: Path) -> Iterator[Path]:
     """A home like ``fleet_home`` for a database of its own: an empty fleet."""
-    yield from _own_database(fleet_home, tmp_path)
+    yield from own_database(fleet_home, tmp_path)
 
 
 @pytest.fixture
 def single_db(single_home: Path, tmp_path: Path) -> Iterator[Path]:
     """A home like ``single_home`` for a database of its own: an empty single server."""
-    yield from _own_database(single_home, tmp_path)
+    yield from own_database(single_home, tmp_path)
 
 
-def _own_database(home: Path, tmp_path: Path) -> Iterator[Path]:
+def own_database(home: Path, tmp_path: Path) -> Iterator[Path]:
     file = herdfile.read(home)
     name = "t" + uuid.uuid4().hex[:12]
     _on_all(file, home, f"CREATE DATABASE {name}")

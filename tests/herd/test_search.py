@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from test_rows import REGIONS
 
-from conftest import apply
+import pgherd
+from conftest import apply, own_database
 from pgherd.errors import BadInput, DimensionMismatch, HerdError, ServerRefused
 from pgherd.search.hits import Hits
 from pgherd.sync import Herd, HerdTable
@@ -79,11 +80,20 @@ ROWS = Rows()
 Q = ROWS.v[17] + 0.25
 
 
+@pytest.fixture(scope="module", params=["single", "fleet"])
+def herd_of_docs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Herd]:
+    """A herd with the rows in it, for tests that only read."""
+    home = request.getfixturevalue(f"{request.param}_home")
+    for own in own_database(home, tmp_path_factory.mktemp("docs")):
+        with pgherd.connect(home=own) as herd:
+            apply(herd, DOC)
+            herd.table("doc").insert(ROWS.dicts())
+            yield herd
+
+
 @pytest.fixture
-def doc(herd: Herd) -> HerdTable:
-    apply(herd, DOC)
-    herd.table("doc").insert(ROWS.dicts())
-    return herd.table("doc")
+def doc(herd_of_docs: Herd) -> HerdTable:
+    return herd_of_docs.table("doc")
 
 
 def ids(hits: Hits) -> list[Any]:
@@ -187,8 +197,8 @@ def test_a_condition_can_not_become_more_than_a_condition(doc: HerdTable, where:
     assert len(doc.search(Q, k=N, column="h")) == N
 
 
-def test_a_condition_on_the_partition_key_asks_one_group(doc: HerdTable, herd: Herd) -> None:
-    homes = {s.relation.name: s.home for s in herd.topology.shards(doc.definition)}
+def test_a_condition_on_the_partition_key_asks_one_group(doc: HerdTable, herd_of_docs: Herd) -> None:
+    homes = {s.relation.name: s.home for s in herd_of_docs.topology.shards(doc.definition)}
     for where, params in (
         ({"region": "west"}, None),
         ("region = 'west' AND n >= 0", None),
@@ -257,16 +267,19 @@ def test_pages_through_equal_distances(herd: Herd) -> None:
         assert [i // 50 for i in visited] == sorted(i // 50 for i in visited)
 
 
-def test_pages_of_a_key_of_two_columns_and_of_no_key(doc: HerdTable, herd: Herd) -> None:
+def test_pages_of_a_key_of_two_columns(doc: HerdTable) -> None:
     asked = bits(ROWS.bits[3])  # Hamming distances: many equal ones
     visited = [i for page in pages(doc, asked, 100, column="b", exact=True) for i in ids(page)]
     assert sorted(visited) == list(range(N))
-    apply(herd, DOC + "CREATE TABLE heap (v vector(2));")
+
+
+def test_no_pages_without_a_key(herd: Herd) -> None:
+    apply(herd, "CREATE TABLE heap (v vector(2))")
     herd.table("heap").insert([{"v": [1, 2]}] * 3)
     hits = herd.table("heap").search([1, 2], k=2)
     assert (len(hits), hits.next) == (2, None)
     with pytest.raises(BadInput, match="primary key"):
-        herd.table("heap").search([1, 2], after=doc.search(Q, k=1, column="v").next)
+        herd.table("heap").search([1, 2], after=pgherd.Page(0.0, ((1,),)))
 
 
 def test_columns_and_vectors_come_back_as_asked(doc: HerdTable) -> None:
@@ -322,8 +335,6 @@ class Letters:
 
 
 def test_a_text_is_embedded_by_the_model_given(single_db: Any, fleet_db: Any) -> None:
-    import pgherd
-
     for home in (single_db, fleet_db):
         with pgherd.connect(home=home, embedder=Letters()) as herd:
             apply(
@@ -386,13 +397,13 @@ def test_what_can_not_be_asked_is_said(doc: HerdTable) -> None:
 SQL = "SELECT distance, shard, home, id, region FROM {name}(%(q)s, %(k)s, %(f)s)"
 
 
-def test_the_search_function_gives_what_the_client_gives_on_every_node(doc: HerdTable, herd: Herd) -> None:
+def test_the_search_function_gives_what_the_client_gives_on_every_node(doc: HerdTable, herd_of_docs: Herd) -> None:
     question = "[" + ",".join(map(str, Q)) + "]"
     for column, name, asked in (
-        ("v", "pgherd.search_doc", question),
-        ("h", "pgherd.search_doc_h", question),
-        ("s", "pgherd.search_doc_s", sparse(Q)),
-        ("b", "pgherd.search_doc_b", bits(ROWS.bits[3])),
+        ("v", "pgherd_of_docs.search_doc", question),
+        ("h", "pgherd_of_docs.search_doc_h", question),
+        ("s", "pgherd_of_docs.search_doc_s", sparse(Q)),
+        ("b", "pgherd_of_docs.search_doc_b", bits(ROWS.bits[3])),
     ):
         for k, where, given in (
             (10, None, "{}"),
@@ -402,19 +413,19 @@ def test_the_search_function_gives_what_the_client_gives_on_every_node(doc: Herd
             (4, {"body": "x' OR true --"}, """{"body": "x' OR true --"}"""),
         ):
             hits = doc.search(Q if column in "vh" else asked, k, column=column, where=where)
-            for group in herd.topology.groups:
-                rows = herd.sql(SQL.format(name=name), {"q": asked, "k": k, "f": given}, region=group.name)
+            for group in herd_of_docs.topology.groups:
+                rows = herd_of_docs.sql(SQL.format(name=name), {"q": asked, "k": k, "f": given}, region=group.name)
                 np.testing.assert_allclose([r["distance"] for r in rows], [h.distance for h in hits], rtol=1e-6)
                 if column != "b":
                     assert [r["id"] for r in rows] == ids(hits)
                     assert [(r["shard"], r["home"]) for r in rows] == [(h.shard, h.group) for h in hits]
 
 
-def test_the_search_function_survives_attacks_and_errors(doc: HerdTable, herd: Herd) -> None:
+def test_the_search_function_survives_attacks_and_errors(doc: HerdTable, herd_of_docs: Herd) -> None:
     question = "[" + ",".join(map(str, Q)) + "]"
-    query = SQL.format(name="pgherd.search_doc")
-    for group in herd.topology.groups:
-        before = herd.sql(query, {"q": question, "k": 5, "f": "{}"}, region=group.name)
+    query = SQL.format(name="pgherd_of_docs.search_doc")
+    for group in herd_of_docs.topology.groups:
+        before = herd_of_docs.sql(query, {"q": question, "k": 5, "f": "{}"}, region=group.name)
         for given in (
             '{"n = 1; DROP TABLE doc": 1}',
             '{"n\\" = 1 OR true --": 1}',
@@ -423,11 +434,11 @@ def test_the_search_function_survives_attacks_and_errors(doc: HerdTable, herd: H
             '{"nope": null}',
         ):
             with pytest.raises(ServerRefused):
-                herd.sql(query, {"q": question, "k": 5, "f": given}, region=group.name)
-            assert herd.sql(query, {"q": question, "k": 5, "f": "{}"}, region=group.name) == before
+                herd_of_docs.sql(query, {"q": question, "k": 5, "f": given}, region=group.name)
+            assert herd_of_docs.sql(query, {"q": question, "k": 5, "f": "{}"}, region=group.name) == before
         with pytest.raises(ServerRefused, match="dimensions"):
-            herd.sql(query, {"q": "[1,2]", "k": 5, "f": "{}"}, region=group.name)
-        assert herd.sql(query, {"q": question, "k": 5, "f": "{}"}, region=group.name) == before
+            herd_of_docs.sql(query, {"q": "[1,2]", "k": 5, "f": "{}"}, region=group.name)
+        assert herd_of_docs.sql(query, {"q": question, "k": 5, "f": "{}"}, region=group.name) == before
     assert len(before) == 5
 
 

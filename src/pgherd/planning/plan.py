@@ -56,8 +56,8 @@ class Phase:
     """What moves a herd from one generation to the next.
 
     ``builds`` run first, outside of any transaction, all groups at the same time; they are repeatable, so a phase that
-    was killed is run again from its start. ``commits`` then happen on all groups in one two-phase commit together with the record of
-    ``result``: all or nothing.
+    was killed is run again from its start. ``commits`` then happen on all groups in one two-phase commit together with
+    the record of ``result``: all or nothing.
     """
 
     builds: tuple[Step, ...]

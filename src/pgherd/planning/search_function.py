@@ -36,7 +36,7 @@ def _function(topology: Topology, table: Table, column: Column, name: str) -> st
     query, k, where = (_unused(w, taken) for w in ("query", "k", "filter"))
     distance, shard, home = (_unused(w, taken) for w in ("distance", "shard", "home"))
     rows = [(distance, "double precision"), (shard, "text"), (home, "text")]
-    rows += [(c.name, c.type) for c in table.columns]
+    rows += [(c.name, c.type) for c in _shown(table)]
     returns = ", ".join(f"{quote_ident(n)} {t}" for n, t in rows)
     groups, templates = [], []
     for group, text in _per_group(topology, table, column):
@@ -70,17 +70,27 @@ END
 $pgherd$"""
 
 
+def _shown(table: Table) -> tuple[Column, ...]:
+    """The columns returned: all but vectors, as in the client: links speak text, which is slow for vectors."""
+    return tuple(c for c in table.columns if not c.vector)
+
+
 def _per_group(topology: Topology, table: Table, column: Column) -> Iterable[tuple[str, str]]:
     """(group, statement) pairs; in the statement %1$s is the query, %2$s the limit and %3$s the filter."""
-    operator = default_metric(column, topology.indexes(table)).operator.replace("%", "%%")
-    columns = ", ".join(quote_ident(c.name) for c in table.columns).replace("%", "%%")
+    operator = _escaped(default_metric(column, topology.indexes(table)).operator)
+    columns = "".join(", " + quote_ident(c.name) for c in _shown(table)).replace("%", "%%")
     by_group: dict[str, list[str]] = {}
     for shard in topology.shards(table):
-        order = f"{quote_ident(column.name)} {operator} %1$s".replace("%%1$s", "%1$s")
-        origin = f"{quote_literal(shard.name)}::text, {quote_literal(shard.home)}::text"
+        order = f"{_escaped(quote_ident(column.name))} {operator} %1$s"
+        origin = _escaped(f"{quote_literal(shard.name)}::text, {quote_literal(shard.home)}::text")
         text = (
-            f"(SELECT ({order})::float8, {origin}, {columns}"
-            f" FROM {shard.relation.sql} WHERE %3$s ORDER BY {order} LIMIT %2$s)"
+            f"(SELECT ({order})::float8, {origin}{columns}"
+            f" FROM {_escaped(shard.relation.sql)} WHERE %3$s ORDER BY {order} LIMIT %2$s)"
         )
         by_group.setdefault(shard.home, []).append(text)
     return ((g, " UNION ALL ".join(parts)) for g, parts in by_group.items())
+
+
+def _escaped(text: str) -> str:
+    """Text that format() leaves as it is."""
+    return text.replace("%", "%%")

@@ -155,5 +155,7 @@ async def _change_lock(pools: Pools, group: str) -> AsyncIterator[Connection]:
         try:
             yield connection
         finally:
-            if connection.pgconn.status == psycopg.pq.ConnStatus.OK:
+            try:
                 await connection.execute("SELECT pg_advisory_unlock(%s)", [CHANGE_LOCK])
+            except psycopg.Error:
+                await connection.close()  # the lock goes with its session

@@ -39,7 +39,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS, help="how many rows (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each measurement (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement (%(default)s)")
     parser.add_argument("--ef-construction", type=int, default=64, help="of the indexes (%(default)s)")
     parser.add_argument("--recall", type=float, default=TARGET_RECALL, help="recall@10 of all searches (%(default)s)")
     parser.add_argument("--out", type=Path, help=f"where results go ({RESULTS.name}/ for a run of {ROWS} rows)")

@@ -14,10 +14,14 @@ from .search import Contender
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A number, and what it should be: at most ``goal``, or at least with ``at_least``."""
+    """A number, and what it should be: at most ``goal``, or at least with ``at_least``.
+
+    ``fastest`` is the same number made of each contender's fastest round: what is left when others disturb least.
+    """
 
     what: str
     measured: float
+    fastest: float
     goal: float
     unit: str = "x"
     at_least: bool = False
@@ -33,6 +37,7 @@ class Goal:
         return [
             self.what,
             f"{self.measured:.2f} {self.unit}",
+            f"{self.fastest:.2f} {self.unit}",
             f"{sign} {self.goal:g} {self.unit}",
             "yes" if self.met else "**no**",
         ]
@@ -41,30 +46,40 @@ class Goal:
 def goals(search: Mapping[str, Contender], load: Mapping[str, Series]) -> list[Goal]:
     """Every goal with its measurement."""
 
-    def ratio(a: str, b: str) -> float:
-        return search[a].p50_ms.over(search[b].p50_ms)
+    def ratio(what: str, a: str, b: str, goal: float) -> Goal:
+        mine, other = search[a].p50_ms, search[b].p50_ms
+        return Goal(what, mine.over(other), min(mine.rounds) / min(other.rounds), goal)
 
     found = []
     for kind in ("", " async"):
-        name = "routed search, home server asked directly = 1" + (" (async)" if kind else "")
-        found.append(Goal(name, ratio(f"pgherd{kind}, routed", f"psycopg{kind}, home server"), 1.15))
+        what = f"routed search{kind}, home server asked directly = 1"
+        found.append(ratio(what, f"pgherd{kind}, routed", f"psycopg{kind}, home server", 1.15))
     for shards in (1, 2):
         shape = f"2 groups x {shards}"
         for kind in ("", " async"):
             for base in (f"pgherd{kind}", f"psycopg{kind}"):
-                what = f"scatter over {shape} shard(s), {base} on 1 server = 1"
-                found.append(Goal(what, ratio(f"pgherd{kind}, {shape}", f"{base}, 1 server"), 1.5))
-    insert, copy = load["pgherd insert, 2 groups"], load["psycopg COPY, 1 server"]
-    found.append(Goal("bulk load into 2 groups, rows/s, COPY into 1 server = 1", insert.over(copy), 1.0, at_least=True))
+                what = f"scatter{kind} over {shape}, {base} on 1 server = 1"
+                found.append(ratio(what, f"pgherd{kind}, {shape}", f"{base}, 1 server", 1.5))
+    found.append(_load_goal(load))
     for shards in (1, 2):
         shape = f"2 groups x {shards}"
-        what = f"pgherd.search_<table> in SQL over {shape} shard(s), query on 1 server = 1"
-        found.append(Goal(what, ratio(f"SQL function, {shape}", "psycopg, 1 server"), 3.0))
+        what = f"pgherd.search_<table> in SQL over {shape}, the query on 1 server = 1"
+        found.append(ratio(what, f"SQL function, {shape}", "psycopg, 1 server", 3.0))
     for name in ("2 groups x 1", "2 groups x 2", "routed"):
         for kind in ("", " async"):
-            cpu = search[f"pgherd{kind}, {name}"].cpu_ms.median
-            found.append(Goal(f"client's CPU for a search, {name}{kind}", cpu, 0.5, "ms"))
+            cpu = search[f"pgherd{kind}, {name}"].cpu_ms
+            found.append(Goal(f"client's CPU for a search{kind}, {name}", cpu.median, min(cpu.rounds), 0.5, "ms"))
     return found
+
+
+def _load_goal(load: Mapping[str, Series]) -> Goal:
+    """Against the faster of the two ways to COPY."""
+    insert = load["pgherd insert, 2 groups"]
+    copy = max(
+        (series for name, series in load.items() if name.startswith("psycopg")), key=lambda series: series.median
+    )
+    what = "bulk load into 2 groups, rows/s, COPY into 1 server = 1"
+    return Goal(what, insert.over(copy), max(insert.rounds) / max(copy.rounds), 1.0, at_least=True)
 
 
 def document(
@@ -77,6 +92,7 @@ def document(
             {
                 "what": g.what,
                 "measured": round(g.measured, 3),
+                "fastest": round(g.fastest, 3),
                 "goal": g.goal,
                 "unit": g.unit,
                 "at_least": g.at_least,
@@ -119,7 +135,7 @@ def tables(result: Mapping[str, Any], goals: Sequence[Goal]) -> str:
     return "\n\n".join(
         (
             "## Goals",
-            _table(["ratio", "measured", "goal", "met"], [g.cells() for g in goals]),
+            _table(["ratio", "median", "fastest rounds", "goal", "met"], [g.cells() for g in goals]),
             "## Searches",
             _table(["who", "ef_search", "recall@10", "p50 ms", "p95 ms", "client CPU ms"], search),
             "## Bulk load",
@@ -149,7 +165,9 @@ every contender searches with the least `hnsw.ef_search` that brings recall@10 t
 
 `psycopg` is the plain driver on a warm connection: prepared, binary, the same columns. `2 groups x 2` are two groups
 with two shards each. The client's CPU is all that its process used for a search, the driver included. COPY is binary,
-encoded by the block; `write_row` is the way of the drivers' manuals. All rounds are in `{s["file"]}`.
+encoded by the block; `write_row` is the way of the drivers' manuals; the goal is held against the faster. "Fastest
+rounds" divides the fastest round of one by the fastest round of the other: what other work on the machine disturbed
+least. Goals are judged by the median. All rounds are in `{s["file"]}`.
 """
 
 

@@ -198,8 +198,10 @@ class AsyncTable:
 
         ``rows``: one dict, an iterable of dicts, or a pyarrow, pandas or polars table. Vector columns take lists of
         numbers or an (n, dim) array; one that is left out is computed from its text column where the schema says
-        which (``pgherd.embed_column``), or ``embed={text column: vector column}`` does. With ``atomic`` rows that
-        belong to several groups appear together or not at all; without, each group commits by itself.
+        which (``pgherd.embed_column``), or ``embed={text column: vector column}`` does. json and jsonb columns
+        take dicts, lists and numbers; a str is JSON text. Of rows with one key and the same columns the last wins, and
+        only it is counted. With ``atomic`` rows that belong to several groups appear together or not at all; without,
+        each group commits by itself.
         Raises BadRow, DimensionMismatch (nothing is written then), ServerRefused, GroupUnavailable, InDoubt.
         """
         return await self._write(rows, atomic, embed, upsert=True)
@@ -310,9 +312,10 @@ class AsyncTable:
 
         ``where``: a dict (column equal to a value, in a list, or None for NULL) or an SQL expression with ``%(name)s``
         for ``params``; a condition on the partition key is answered by the groups that match only. ``min_similarity``
-        cuts the tail (see Metric.max_distance). ``after`` is the ``next`` of the page before. ``exact`` reads every
-        row instead of the index. ``columns`` default to all but vectors; ``column`` names the vector column where
-        there are several; ``metric`` defaults to the one its index serves. ``partial`` accepts missing groups.
+        cuts the tail (see Metric.max_distance). ``after`` is the ``next`` of the page before: no row comes twice, and
+        with ``exact`` none is left out; an index may miss some. ``exact`` reads every row instead of the index.
+        ``columns`` default to all but vectors; ``column`` names the vector column where there are several; ``metric``
+        defaults to the one its index serves. ``partial`` accepts missing groups.
         Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
         known = self._herd._about(self._name)

@@ -400,10 +400,10 @@ SQL = "SELECT distance, shard, home, id, region FROM {name}(%(q)s, %(k)s, %(f)s)
 def test_the_search_function_gives_what_the_client_gives_on_every_node(doc: HerdTable, herd_of_docs: Herd) -> None:
     question = "[" + ",".join(map(str, Q)) + "]"
     for column, name, asked in (
-        ("v", "pgherd_of_docs.search_doc", question),
-        ("h", "pgherd_of_docs.search_doc_h", question),
-        ("s", "pgherd_of_docs.search_doc_s", sparse(Q)),
-        ("b", "pgherd_of_docs.search_doc_b", bits(ROWS.bits[3])),
+        ("v", "pgherd.search_doc", question),
+        ("h", "pgherd.search_doc_h", question),
+        ("s", "pgherd.search_doc_s", sparse(Q)),
+        ("b", "pgherd.search_doc_b", bits(ROWS.bits[3])),
     ):
         for k, where, given in (
             (10, None, "{}"),
@@ -423,7 +423,7 @@ def test_the_search_function_gives_what_the_client_gives_on_every_node(doc: Herd
 
 def test_the_search_function_survives_attacks_and_errors(doc: HerdTable, herd_of_docs: Herd) -> None:
     question = "[" + ",".join(map(str, Q)) + "]"
-    query = SQL.format(name="pgherd_of_docs.search_doc")
+    query = SQL.format(name="pgherd.search_doc")
     for group in herd_of_docs.topology.groups:
         before = herd_of_docs.sql(query, {"q": question, "k": 5, "f": "{}"}, region=group.name)
         for given in (

@@ -59,7 +59,12 @@ def load(
             }
         )
         return
+    if loaded.already_loaded:
+        out.print(f"nothing to do: {loaded.total_rows:,} rows of this file are loaded (--restart loads it again)")
+        return
     rate = loaded.rows / loaded.seconds if loaded.seconds else 0
+    if loaded.resumed_from:
+        out.print(f"went on after line {loaded.resumed_from:,}, where an earlier run stopped")
     out.print(f"loaded {loaded.rows:,} rows in {loaded.seconds:.1f} s ({rate:,.0f} rows/s)")
     if loaded.rejected:
         out.print(f"[yellow]rejected {loaded.rejected:,} rows[/], see {escape(str(loaded.reject_file))}")

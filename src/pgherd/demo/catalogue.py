@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 import zlib
 from typing import Any
 
@@ -30,3 +32,15 @@ def treatments() -> list[dict[str, Any]]:
         }
         for number, code in enumerate(codes, start=1)
     ]
+
+
+def write_csv() -> None:
+    """Write the rows to stdout, for ``pgherd load``."""
+    rows = treatments()
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    write_csv()

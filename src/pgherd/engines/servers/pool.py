@@ -103,15 +103,9 @@ async def _undo(connection: Connection) -> None:
 
 
 def _is_alive(connection: Connection) -> bool:
-    """Whether the server has nothing to say: on an idle connection that would be that it hangs up."""
+    """Whether the server has said nothing: what it says on an idle connection is nearly always that it hangs up."""
     if connection.pgconn.status != ConnStatus.OK:
         return False
     waiting = select.poll()
     waiting.register(connection.pgconn.socket, select.POLLIN)
-    if not waiting.poll(0):
-        return True
-    try:  # a notice or a changed setting is no reason to give up on it
-        connection.pgconn.consume_input()
-    except psycopg.OperationalError:
-        return False
-    return connection.pgconn.status == ConnStatus.OK
+    return not waiting.poll(0)

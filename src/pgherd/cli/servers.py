@@ -67,10 +67,8 @@ def up(
         print_json(document)
         return
     _show_groups(document)
-    out.print(
-        f"\nup in {time.perf_counter() - started:.1f} s. [dim]Any driver:[/] {escape(_dsn(where, None))}",
-        soft_wrap=True,
-    )
+    out.print(f"\nup in {time.perf_counter() - started:.1f} s")
+    out.print(f"any driver: {escape(_dsn(where, None))}", soft_wrap=True)
 
 
 def down(home: HomeOption = None, json: JsonOption = False) -> None:

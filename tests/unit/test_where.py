@@ -87,9 +87,7 @@ def test_names_are_quoted_and_their_percent_signs_doubled() -> None:
         ("id = %(n)s", {"n": Decimal(3)}, {"id": [Decimal(3)]}),
     ],
 )
-def test_what_a_text_says_of_single_columns(
-    where: str, params: dict[str, Any], expected: dict[str, list[Any]]
-) -> None:
+def test_what_a_text_says_of_single_columns(where: str, params: dict[str, Any], expected: dict[str, list[Any]]) -> None:
     assert equal(where, **params) == expected
 
 

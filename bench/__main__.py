@@ -14,7 +14,7 @@ import pgherd
 
 from .data import QUESTIONS, corpus
 from .herds import BY_REGION, FLEET_2, apply_tables, running, settle
-from .load import insert, measure_load
+from .load import batches, insert, measure_load
 from .machine import busy_share, described
 from .report import document, goals, tables, write
 from .search import TARGET_RECALL, measure_search
@@ -61,8 +61,8 @@ def run(rows: int, rounds: int, ef_construction: int, target_recall: float) -> t
         apply_tables(single, fleet)
         say(f"loading {rows:,} rows, {rounds} rounds")
         load = measure_load(pair, single, fleet, data, rounds)
-        insert(fleet, FLEET_2, data)
-        insert(fleet, BY_REGION, data)
+        for table in (FLEET_2, BY_REGION):
+            insert(fleet, table, batches(data))
         say("building indexes")
         apply_tables(single, fleet, ef_construction)
         settle(pair, single, fleet)

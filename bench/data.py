@@ -26,7 +26,7 @@ class Corpus:
     """``vectors`` is (n, 256) float32 of length 1; ``questions`` (200, 256), half unseen texts, half noisy rows."""
 
     ids: NDArray[np.int64]
-    region_of: NDArray[np.int8]
+    regions: list[str]
     codes: list[str]
     descriptions: list[str]
     vectors: Vectors
@@ -37,17 +37,13 @@ class Corpus:
         """How many rows."""
         return len(self.ids)
 
-    def regions(self, start: int, stop: int) -> list[str]:
-        """The regions of rows ``start`` to ``stop``."""
-        return [REGIONS[i] for i in self.region_of[start:stop].tolist()]
-
     def arrow(self, start: int, stop: int) -> pa.Table:
         """Rows ``start`` to ``stop`` as an arrow table; the vectors are not copied."""
         flat = pa.array(self.vectors[start:stop].reshape(-1))
         return pa.table(
             {
                 "id": pa.array(self.ids[start:stop]),
-                "region": pa.array(self.regions(start, stop)),
+                "region": pa.array(self.regions[start:stop]),
                 "code": pa.array(self.codes[start:stop]),
                 "description": pa.array(self.descriptions[start:stop]),
                 "embedding": pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1]),
@@ -56,7 +52,7 @@ class Corpus:
 
     def nearest(self, k: int, region: str | None = None) -> list[set[int]]:
         """The ids of the k rows nearest to each question, by looking at all of them (of one region)."""
-        chosen = np.arange(self.n) if region is None else np.flatnonzero(self.region_of == REGIONS.index(region))
+        chosen = np.flatnonzero([region in (None, own) for own in self.regions])
         vectors = self.vectors[chosen]
         found = []
         for question in self.questions:
@@ -82,7 +78,7 @@ def corpus(rows: int) -> Corpus:
     questions = np.concatenate([embedded[asked], _noisy(embedded[rng.choice(used, QUESTIONS - len(asked))], rng)])
     return Corpus(
         ids=np.arange(1, rows + 1, dtype=np.int64),
-        region_of=rng.integers(0, len(REGIONS), rows, dtype=np.int8),
+        regions=[REGIONS[i] for i in rng.integers(0, len(REGIONS), rows).tolist()],
         codes=_texts(catalogue, source, "icd_code"),
         descriptions=_texts(catalogue, source, "description"),
         vectors=vectors,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pgvector.psycopg import register_vector
 from psycopg import sql
 
@@ -25,11 +26,15 @@ _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 
 def measure_load(pair: Pair, single: Herd, fleet: Herd, corpus: Corpus, rounds: int) -> dict[str, Series]:
-    """Rows per second of each way to load all rows; the tables are full afterwards."""
+    """Rows per second of each way to load all rows; the tables are full afterwards.
+
+    Each way is given the rows as it takes them best: arrow tables, or lists and arrays.
+    """
+    tables = batches(corpus)
     ways: dict[str, tuple[Path, Herd, str, Callable[[], None]]] = {
         "psycopg COPY, 1 server": (pair.single, single, SINGLE, lambda: _copy_blocks(pair, corpus)),
-        "pgherd insert, 2 groups": (pair.fleet, fleet, FLEET_1, lambda: insert(fleet, FLEET_1, corpus)),
-        "pgherd insert, 1 server": (pair.single, single, SINGLE, lambda: insert(single, SINGLE, corpus)),
+        "pgherd insert, 2 groups": (pair.fleet, fleet, FLEET_1, lambda: insert(fleet, FLEET_1, tables)),
+        "pgherd insert, 1 server": (pair.single, single, SINGLE, lambda: insert(single, SINGLE, tables)),
         "psycopg COPY write_row, 1 server": (pair.single, single, SINGLE, lambda: _copy_rows(pair, corpus)),
     }
     series = {name: Series(name) for name in ways}
@@ -45,11 +50,17 @@ def measure_load(pair: Pair, single: Herd, fleet: Herd, corpus: Corpus, rounds: 
     return series
 
 
-def insert(herd: Herd, table: str, corpus: Corpus) -> None:
+def batches(corpus: Corpus) -> list[pa.Table]:
+    """All rows as arrow tables of ``BATCH_ROWS``."""
+    starts = range(0, corpus.n, BATCH_ROWS)
+    return [corpus.arrow(start, min(start + BATCH_ROWS, corpus.n)) for start in starts]
+
+
+def insert(herd: Herd, table: str, tables: Sequence[pa.Table]) -> None:
     """All rows through the client, one commit a batch."""
     target = herd.table(table)
-    for start in range(0, corpus.n, BATCH_ROWS):
-        target.insert(corpus.arrow(start, min(start + BATCH_ROWS, corpus.n)))
+    for rows in tables:
+        target.insert(rows)
 
 
 def _copy_statement() -> sql.Composed:
@@ -76,7 +87,7 @@ def _blocks(corpus: Corpus) -> Iterator[bytes]:
         vectors["size"], vectors["dim"], vectors["values"] = 4 + 4 * dim, dim, corpus.vectors[start:stop]
         columns = (
             _cut(ids),
-            _texts(corpus.regions(start, stop)),
+            _texts(corpus.regions[start:stop]),
             _texts(corpus.codes[start:stop]),
             _texts(corpus.descriptions[start:stop]),
             _cut(vectors),
@@ -100,7 +111,8 @@ def _copy_rows(pair: Pair, corpus: Corpus) -> None:
         register_vector(connection)
         with connection.cursor() as cursor, cursor.copy(_copy_statement()) as copy:
             copy.set_types(["int8", "text", "text", "text", "vector"])
-            regions = corpus.regions(0, corpus.n)
-            rows = zip(corpus.ids.tolist(), regions, corpus.codes, corpus.descriptions, corpus.vectors, strict=True)
+            rows = zip(
+                corpus.ids.tolist(), corpus.regions, corpus.codes, corpus.descriptions, corpus.vectors, strict=True
+            )
             for row in rows:
                 copy.write_row(row)

@@ -28,7 +28,7 @@ from .rows.statements import modified_reference_tables
 from .rows.where import Condition, condition_of
 from .rows.write import EVERYWHERE, Writer
 from .search.hits import Hits
-from .search.request import Page, request_of, vector_column
+from .search.request import Page, Request, request_of, vector_column
 from .search.scatter import scatter
 
 DEFAULT_MODEL = "wordllama"
@@ -318,17 +318,12 @@ class AsyncTable:
         defaults to the one its index serves. ``partial`` accepts missing groups.
         Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
-        known = self._herd._about(self._name)
-        table = known.table
-        target = vector_column(table, column)
-        if isinstance(question, str) and target.vector and target.vector[0] in ("vector", "halfvec"):
-            question = await self._question(table, target, question)
-        request = request_of(
-            table,
-            known.indexes,
-            question,
-            k=k,
-            column=target,
+        model = self.model_of(question, column)
+        vector = question if model is None else (await asyncio.to_thread(model.embed, [question]))[0]
+        router, request = self.request(
+            vector,
+            k,
+            column=column,
             where=where,
             params=params,
             min_similarity=min_similarity,
@@ -338,10 +333,20 @@ class AsyncTable:
             metric=metric,
             ef_search=ef_search,
         )
-        return await scatter(self._herd._engine, known.router, request, partial=partial)
+        return await scatter(self._herd._engine, router, request, partial=partial)
 
-    async def _question(self, table: Table, column: Column, text: str) -> Any:
-        if not text.strip():
+    def request(self, vector: Any, k: int, *, column: str | None = None, **options: Any) -> tuple[Router, Request]:
+        """A search for a vector, checked but not yet carried out; options as for :meth:`search`."""
+        known = self._herd._about(self._name)
+        target = vector_column(known.table, column)
+        return known.router, request_of(known.table, known.indexes, vector, k=k, column=target, **options)
+
+    def model_of(self, question: Any, column: str | None) -> Embedder | None:
+        """The model that a question in words needs; None for a vector. BadInput for an empty question."""
+        table = self._herd._about(self._name).table
+        target = vector_column(table, column)
+        if not isinstance(question, str) or target.vector is None or target.vector[0] not in ("vector", "halfvec"):
+            return None
+        if not question.strip():
             raise BadInput("the question is empty", hint="ask something, or give a vector")
-        model = self._herd.embedder(table, column)
-        return (await asyncio.to_thread(model.embed, [text]))[0]
+        return self._herd.embedder(table, target)

@@ -1,4 +1,7 @@
-"""The client for code without asyncio: each call runs the async client on one background thread and waits for it."""
+"""The client for code without asyncio: each call runs the async client on one background thread and waits for it.
+
+Searches skip the thread: their coroutines run here, over connections that block (see engines/immediate.py).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ from typing import Any, Generic, TypeVar
 from .client import AsyncHerd, AsyncTable, connect_async
 from .embedding.base import Embedder
 from .engines.base import OnStep
+from .engines.immediate import Immediate
 from .errors import BadInput
 from .model.schema import Schema, Table
 from .model.topology import Topology
 from .planning.plan import Plan
 from .search.hits import Hits
+from .search.scatter import scatter_now
 
 T = TypeVar("T")
 
@@ -55,12 +60,18 @@ class _Loop:
         self._thread = threading.Thread(target=self._loop.run_forever, name="pgherd", daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed() or threading.current_thread() is self._thread:
-            coroutine.close()
-            if self._loop.is_closed():
-                raise BadInput("this herd is closed", hint="use it inside the with block of pgherd.connect")
+    def check_open(self) -> None:
+        if self._loop.is_closed():
+            raise BadInput("this herd is closed", hint="use it inside the with block of pgherd.connect")
+        if threading.current_thread() is self._thread:
             raise BadInput("a callback of a call can't make calls", hint="return from it first")
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            self.check_open()
+        except BadInput:
+            coroutine.close()
+            raise
         call = _Call(coroutine)
         self._loop.call_soon_threadsafe(call.start)
         try:
@@ -87,9 +98,11 @@ def connect(
     try:
         opening = connect_async(dsn, home=home, embedder=embedder)
         inner = loop.run(opening.__aenter__())
+        immediate = Immediate(inner.engine.conninfo)
         try:
-            yield Herd(inner, loop)
+            yield Herd(inner, loop, immediate)
         finally:
+            immediate.close()
             loop.run(opening.__aexit__(None, None, None))
     finally:
         loop.close()
@@ -98,9 +111,10 @@ def connect(
 class Herd:
     """One Postgres out of many; see :class:`pgherd.client.AsyncHerd`. Made by :func:`connect`."""
 
-    def __init__(self, inner: AsyncHerd, loop: _Loop) -> None:
+    def __init__(self, inner: AsyncHerd, loop: _Loop, immediate: Immediate) -> None:
         self._inner = inner
         self._loop = loop
+        self._immediate = immediate
 
     @property
     def topology(self) -> Topology:
@@ -109,7 +123,7 @@ class Herd:
 
     def table(self, name: str) -> HerdTable:
         """A table of the herd; UnknownName if there is none of that name."""
-        return HerdTable(self._inner.table(name), self._loop)
+        return HerdTable(self._inner.table(name), self._loop, self._immediate)
 
     def plan(self, schema: Schema) -> Plan:
         """What ``apply`` would do; nothing is changed."""
@@ -133,9 +147,10 @@ class Herd:
 class HerdTable:
     """One table of a herd; see :class:`pgherd.client.AsyncTable`."""
 
-    def __init__(self, inner: AsyncTable, loop: _Loop) -> None:
+    def __init__(self, inner: AsyncTable, loop: _Loop, immediate: Immediate) -> None:
         self._inner = inner
         self._loop = loop
+        self._immediate = immediate
 
     @property
     def definition(self) -> Table:
@@ -166,4 +181,9 @@ class HerdTable:
 
     def search(self, question: Any, k: int = 10, **options: Any) -> Hits:
         """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""
-        return self._loop.run(self._inner.search(question, k, **options))
+        self._loop.check_open()
+        partial, column = options.pop("partial", False), options.pop("column", None)
+        model = self._inner.model_of(question, column)
+        vector = question if model is None else model.embed([question])[0]
+        router, request = self._inner.request(vector, k, column=column, **options)
+        return scatter_now(self._immediate, router, request, partial=partial)

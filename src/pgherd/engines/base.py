@@ -58,6 +58,10 @@ class Engine(Protocol):
         """A connection to the group's primary, in autocommit."""
         ...
 
+    def conninfo(self, group: str) -> dict[str, Any]:
+        """The libpq parameters that reach the group's primary; they may hold a password."""
+        ...
+
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction over any groups; committed at the end of the block, rolled back on an exception."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
 from psycopg.adapt import Dumper
@@ -60,7 +61,7 @@ def encode(array: NDArray[np.float32], kind: VectorType) -> list[bytes]:
     return [made(data[i : i + width]) for i in range(0, n * width, width)]
 
 
-def register(connection: AsyncConnection[Any]) -> None:
+def register(connection: AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
     """Let ``connection`` send encoded vectors; a no-op where pgvector's types are not known."""
     for name, kind in (("vector", VectorBytes), ("halfvec", HalfvecBytes)):
         info = connection.adapters.types.get(name)

@@ -106,7 +106,7 @@ def _texts(kind: SqlType, column: Column) -> Datums | None:
         encoded = [t.encode() for t in texts]
     except UnicodeEncodeError:
         return None
-    if any(b"\0" in e for e in encoded):
+    if b"\0" in b"".join(encoded):
         return None
     return [e.rstrip(b" ") for e in encoded] if kind.name == "bpchar" else encoded
 

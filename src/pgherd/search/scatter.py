@@ -8,6 +8,7 @@ from time import perf_counter
 
 from ..engines.base import Connection, Engine
 from ..engines.failures import talking_to
+from ..engines.immediate import Immediate, ImmediateConnection
 from ..errors import GroupUnavailable
 from ..model.schema import TableKind
 from ..model.topology import Shard
@@ -17,22 +18,39 @@ from .hits import GroupTiming, Hit, Hits, merge, next_page
 from .request import Request, parameters_of
 from .statement import statement_of
 
+Homes = list[tuple[str, list[Shard]]]
+AnyConnection = Connection | ImmediateConnection
+Answer = tuple[list[Hit] | None, GroupTiming]
+
 
 async def scatter(engine: Engine, router: Router, request: Request, *, partial: bool = False) -> Hits:
     """Carry a search out.
 
     Raises GroupUnavailable naming the group when one that could hold a hit doesn't answer, unless ``partial``.
     """
+    homes = _homes(router, request)
+    answers = await together(_ask(engine, request, home, shards, partial) for home, shards in homes)
+    return _gathered(request, homes, answers)
+
+
+def scatter_now(immediate: Immediate, router: Router, request: Request, *, partial: bool = False) -> Hits:
+    """The same for a caller who waits in this thread."""
+    homes = _homes(router, request)
+    answers = immediate.run_all([_ask(immediate, request, home, shards, partial) for home, shards in homes])
+    return _gathered(request, homes, answers)
+
+
+def _homes(router: Router, request: Request) -> Homes:
+    """The groups that can hold a hit, each with its shards."""
     by_home: dict[str, list[Shard]] = {}
     for shard in request.condition.shards(router):
         by_home.setdefault(shard.home, []).append(shard)
     if request.table.kind is TableKind.REFERENCE and by_home:
         by_home = dict([next(iter(by_home.items()))])
-    homes = list(by_home.items())
-    if len(homes) == 1:
-        answers = [await _ask(engine, request, *homes[0], partial)]
-    else:
-        answers = await together(_ask(engine, request, home, shards, partial) for home, shards in homes)
+    return list(by_home.items())
+
+
+def _gathered(request: Request, homes: Homes, answers: Sequence[Answer]) -> Hits:
     found = [hits for hits, _ in answers if hits is not None]
     missing = [home for (home, _), (hits, _) in zip(homes, answers, strict=True) if hits is None]
     timings = [timing for _, timing in answers]
@@ -41,8 +59,8 @@ async def scatter(engine: Engine, router: Router, request: Request, *, partial: 
 
 
 async def _ask(
-    engine: Engine, request: Request, home: str, shards: Sequence[Shard], partial: bool
-) -> tuple[list[Hit] | None, GroupTiming]:
+    engine: Engine | Immediate, request: Request, home: str, shards: Sequence[Shard], partial: bool
+) -> Answer:
     started = perf_counter()
     hits: list[Hit] | None
     try:
@@ -62,7 +80,7 @@ async def _ask(
 
 
 async def _run(
-    connection: Connection, request: Request, home: str, shards: Sequence[Shard], *, exact: bool
+    connection: AnyConnection, request: Request, home: str, shards: Sequence[Shard], *, exact: bool
 ) -> list[Hit]:
     statement = statement_of(request.shape, tuple(s.relation for s in shards), exact)
     cursor = await connection.execute(statement.text, parameters_of(request), binary=statement.binary)
@@ -78,7 +96,7 @@ async def _run(
     return hits
 
 
-async def _set_effort(connection: Connection, request: Request) -> None:
+async def _set_effort(connection: AnyConnection, request: Request) -> None:
     """Bring the session's search settings to what this request needs; most requests need what the last one did."""
     if getattr(connection, "pgherd_ef_search", None) != request.ef_search:
         await connection.execute(
@@ -86,4 +104,4 @@ async def _set_effort(connection: Connection, request: Request) -> None:
             " set_config('ivfflat.iterative_scan', 'relaxed_order', false)",
             [str(request.ef_search)],
         )
-        connection.pgherd_ef_search = request.ef_search  # type: ignore[attr-defined]
+        connection.pgherd_ef_search = request.ef_search  # type: ignore[union-attr]

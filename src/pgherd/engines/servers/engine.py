@@ -96,6 +96,10 @@ class ServersEngine:
             with talking_to(group):
                 yield connection
 
+    def conninfo(self, group: str) -> dict[str, Any]:
+        """The libpq parameters that reach the group's primary."""
+        return self._pools.conninfo(group)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[TwoPhaseTransaction]:
         """A transaction over any groups."""

@@ -44,7 +44,7 @@ class Pool:
         try:
             while self._idle:
                 connection = self._idle.pop()  # the one used last: its server's caches are warm
-                if _is_alive(connection):
+                if is_alive(connection):
                     return connection
                 await connection.close()
             return await self._open()
@@ -102,7 +102,7 @@ async def _undo(connection: Connection) -> None:
             await connection.rollback()
 
 
-def _is_alive(connection: Connection) -> bool:
+def is_alive(connection: psycopg.Connection[Any] | Connection) -> bool:
     """Whether the server has said nothing: what it says on an idle connection is nearly always that it hangs up."""
     if connection.pgconn.status != ConnStatus.OK:
         return False

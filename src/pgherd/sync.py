@@ -15,13 +15,13 @@ from typing import Any, Generic, TypeVar
 from .client import AsyncHerd, AsyncTable, connect_async
 from .embedding.base import Embedder
 from .engines.base import OnStep
-from .engines.immediate import Immediate
+from .engines.immediate import Immediate, run
 from .errors import BadInput
 from .model.schema import Schema, Table
 from .model.topology import Topology
 from .planning.plan import Plan
 from .search.hits import Hits
-from .search.scatter import scatter_now
+from .search.scatter import scatter
 
 T = TypeVar("T")
 
@@ -186,4 +186,4 @@ class HerdTable:
         model = self._inner.model_of(question, column)
         vector = question if model is None else model.embed([question])[0]
         router, request = self._inner.request(vector, k, column=column, **options)
-        return scatter_now(self._immediate, router, request, partial=partial)
+        return run(scatter(self._immediate, router, request, partial=partial))

@@ -89,6 +89,8 @@ class Writer:
                             count += part.n
                 return count
 
+            for home in sorted(by_home):  # always in the same order: two writers must not wait for each other
+                await transaction.on(home)
             written += sum(await together(write_home(home, parts) for home, parts in by_home.items()))
         return written
 
@@ -216,6 +218,8 @@ class Writer:
                     count += done.rowcount
             return count
 
+        for home in sorted(homes):
+            await transaction.on(home)
         counts = await together(run(home, shards) for home, shards in homes.items())
         return max(counts, default=0) if reference else sum(counts)
 

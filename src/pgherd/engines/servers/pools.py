@@ -19,7 +19,7 @@ class Pools:
     def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
         self._base = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "pgherd", **base}
         self._groups = {g.name: g for g in groups}
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[tuple[str, bool], Pool] = {}
         self._origin: dict[Connection, Pool] = {}
 
     def conninfo(self, group: str) -> dict[str, Any]:
@@ -30,8 +30,8 @@ class Pools:
     async def set_groups(self, groups: tuple[Group, ...]) -> None:
         """Follow a changed topology: pools of groups that moved or are gone are closed."""
         old, self._groups = self._groups, {g.name: g for g in groups}
-        for name in [n for n in self._pools if old.get(n) != self._groups.get(n)]:  # type: ignore[call-overload]
-            await self._pools.pop(name).close()
+        for key in [k for k in self._pools if old.get(k[0]) != self._groups.get(k[0])]:  # type: ignore[call-overload]
+            await self._pools.pop(key).close()
 
     async def reset(self) -> None:
         """Close every pool; the next use opens fresh connections (types of a new extension are seen then)."""
@@ -39,11 +39,15 @@ class Pools:
         for pool in pools.values():
             await pool.close()
 
-    async def take(self, group: str) -> Connection:
-        """A connection that the caller gives back with :meth:`give`; GroupUnavailable if there is none to be had."""
-        pool = self._pools.get(group)
+    async def take(self, group: str, *, transaction: bool = True) -> Connection:
+        """A connection that the caller gives back with :meth:`give`; GroupUnavailable if there is none to be had.
+
+        Whoever holds connections to several groups takes them in the order of the groups' names. Transactions have
+        pools of their own: a search that waits for one, while it waits for the search, would wait for ever.
+        """
+        pool = self._pools.get((group, transaction))
         if pool is None:
-            pool = self._pools[group] = Pool(group, self.conninfo(group))
+            pool = self._pools[group, transaction] = Pool(group, self.conninfo(group))
         connection = await pool.take()
         self._origin[connection] = pool
         return connection
@@ -55,7 +59,7 @@ class Pools:
     @asynccontextmanager
     async def connection(self, group: str) -> AsyncIterator[Connection]:
         """A connection in autocommit, for the length of the block."""
-        connection = await self.take(group)
+        connection = await self.take(group, transaction=False)
         try:
             yield connection
         finally:

@@ -339,7 +339,7 @@ class AsyncTable:
         """A search for a vector, checked but not yet carried out; options as for :meth:`search`."""
         known = self._herd._about(self._name)
         target = vector_column(known.table, column)
-        return known.router, request_of(known.table, known.indexes, vector, k=k, column=target, **options)
+        return known.router, request_of(known.table, known.indexes, known.router, vector, k=k, column=target, **options)
 
     def model_of(self, question: Any, column: str | None) -> Embedder | None:
         """The model that a question in words needs; None for a vector. BadInput for an empty question."""

@@ -315,3 +315,23 @@ def test_columns_of_different_lengths_are_not_keys() -> None:
 )
 def test_type_names(text: str, canonical: SqlType) -> None:
     assert canonical_type(text) == canonical
+
+
+def test_where_a_row_lives_settles_a_condition() -> None:
+    """A condition that every row of the pruned shards meets needs no filter; anything unsure keeps it."""
+    by = PartitionBy(Strategy.LIST, ("place",))
+    shards = [
+        Shard(ShardId(n), Name("public", "t"), Name("public", n), GroupId("g"), (Level(by, bound),))
+        for n, bound in (
+            ("a", ListBound(("New York", "Boston"))),
+            ("b", ListBound(("Chicago",))),
+            ("rest", ListBound(default=True)),
+        )
+    ]
+    router = Router(shards, {"place": "text", "id": "bigint"})
+    assert router.implies({"place": ["Chicago"]})
+    assert router.implies({"place": ["Boston", "New York", "Chicago"]})
+    assert not router.implies({"place": ["Boston"]})
+    assert not router.implies({"place": ["Chicago", "Rome"]}), "the default shard has other rows too"
+    assert not router.implies({"place": ["Chicago"], "id": [1]})
+    assert not router.implies({"place": [None]})

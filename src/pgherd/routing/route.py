@@ -96,6 +96,23 @@ class Router:
         kept = {s.name for s in self._matching(self._root, constraints)}
         return [s for s in self._shards if s.name in kept]
 
+    def implies(self, constraints: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether all rows of the shards that ``prune`` leaves meet the constraints, by where they are alone."""
+        return set(constraints) <= self._implied(self._root, constraints)
+
+    def _implied(self, node: Node, constraints: Mapping[str, Sequence[Any]]) -> set[str]:
+        """The constrained columns that are settled for every matching shard below ``node``."""
+        if isinstance(node, Shard):
+            return set()
+        settled: list[set[str]] = []
+        for child in node.matching(constraints):
+            below = self._implied(child, constraints)
+            if isinstance(node, ListNode) and node.columns[0] in constraints:
+                column = node.columns[0]
+                below |= {column} if node.implied(child, constraints[column]) else set()
+            settled.append(below)
+        return set.intersection(*settled) if settled else set()
+
     def _value(self, row: Mapping[str, Any], column: str) -> Any:
         try:
             return row[column]

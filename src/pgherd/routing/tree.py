@@ -34,6 +34,10 @@ class ListNode:
         texts = {text: i for i, b in enumerate(bounds) for text in b.values if text is not None}
         self._values: dict[Datum, int] = {self._bound_datum(column, text): i for text, i in texts.items()}
         self.listed = self._listing(texts)
+        self._bounds = [
+            None if b.default else frozenset(None if t is None else self._bound_datum(column, t) for t in b.values)
+            for b in bounds
+        ]
 
     def _bound_datum(self, column: str, text: str) -> Datum:
         try:
@@ -68,6 +72,17 @@ class ListNode:
                 return self.children
             kept.add(index)
         return [child for i, child in enumerate(self.children) if i in kept]
+
+    def implied(self, child: Node, values: Sequence[Any]) -> bool:
+        """Whether every row of ``child`` has one of ``values`` here, so that nobody needs to look; False if unsure."""
+        bound = self._bounds[self.children.index(child)]
+        if bound is None or not self._kind.known or self._kind.name == "real":
+            return False
+        try:
+            given = {None if is_null(v) else datum(self._kind.bare, v) for v in values}
+        except BadInput:
+            return False
+        return bound <= given
 
     def _compared(self, value: Any) -> int | None:
         """As ``index``, for a value in a comparison, neither cut nor rounded; _UNSURE if that can't be said."""

@@ -34,6 +34,7 @@ _EXACT_CASTS = frozenset({"int2", "int4", "int8", "bool", "text", "varchar", "uu
 class Condition:
     """An SQL expression with named parameters; ``equal`` holds what it says of columns by equality (NULL as None).
 
+    ``complete`` when it says nothing else: then a shard whose rows all agree needs no condition.
     ``text`` is in the driver's style: ``%(name)s`` is a parameter, and any other percent sign is doubled.
     """
 
@@ -41,6 +42,7 @@ class Condition:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     equal: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     trivial: bool = True
+    complete: bool = True
 
     @property
     def sql(self) -> sql.SQL:
@@ -50,6 +52,10 @@ class Condition:
     def shards(self, router: Router) -> list[Shard]:
         """The shards that may hold matching rows."""
         return router.prune(self.equal)
+
+    def settled(self, router: Router) -> bool:
+        """Whether where a row lives says all that the condition asks; its shards can be read without it."""
+        return self.trivial or (self.complete and router.implies(self.equal))
 
 
 class _Term(NamedTuple):
@@ -86,6 +92,7 @@ class _Expression(NamedTuple):
     text: str
     names: tuple[str, ...]
     equalities: tuple[_Equality, ...]
+    complete: bool
 
 
 def condition_of(
@@ -148,7 +155,8 @@ def _from_sql(text: str, parameters: Mapping[str, Any] | None, table: Table) -> 
             known = equal.get(equality.column)
             if known is None or len(values) < len(known):
                 equal[equality.column] = values
-    return Condition(expression.text, given, equal, False)
+    complete = expression.complete and len(equal) == len(expression.equalities)
+    return Condition(expression.text, given, equal, False, complete)
 
 
 @lru_cache(maxsize=1024)
@@ -168,7 +176,8 @@ def _read(text: str, has_parameters: bool, table: str) -> _Expression:
     if "$" in text:
         _refuse_numbered(expression, len(names))
     sent = _PLACEHOLDER.sub(lambda m: m.group() if m.group(1) else "%%", text) if has_parameters else escaped(text)
-    return _Expression(f"({sent}\n)", tuple(names), tuple(_equalities(expression, names, table)))
+    found = tuple(_equalities(expression, names, table))
+    return _Expression(f"({sent}\n)", tuple(names), found, len(found) == _terms(expression))
 
 
 def _parse(plain: str, text: str) -> Any:
@@ -232,6 +241,13 @@ def _equalities(node: Any, names: Sequence[str], table: str) -> list[_Equality]:
         if all(t is not None for t in terms):
             return [_Equality(column, tuple(t for t in terms if t is not None))]
     return []
+
+
+def _terms(node: Any) -> int:
+    """How many conditions AND joins."""
+    if isinstance(node, ast.BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
+        return sum(_terms(part) for part in node.args or ())
+    return 1
 
 
 def _column(node: Any, table: str) -> str | None:

@@ -12,6 +12,7 @@ from ..engines.wire import encode
 from ..errors import BadInput, DimensionMismatch
 from ..model.schema import Column, Index, Table, VectorType
 from ..model.vectors import Metric, check_metric, default_metric, metric_of_opclass
+from ..routing.route import Router
 from ..rows.where import Condition, condition_of
 from .statement import Shape, typed
 
@@ -47,6 +48,7 @@ class Request:
 def request_of(
     table: Table,
     indexes: tuple[Index, ...],
+    router: Router,
     vector: Any,
     *,
     k: int,
@@ -81,7 +83,7 @@ def request_of(
         column.type,
         not column.not_null,
         distance.operator,
-        "" if condition.trivial else condition.text,
+        "" if condition.settled(router) else condition.text,
         typed(table, wanted),
         typed(table, table.primary_key),
         k,
@@ -97,7 +99,7 @@ def request_of(
         exact or not any(_serves(i, column, distance) for i in indexes),
         None if min_similarity is None else distance.max_distance(min_similarity, dim),
         after,
-        ef_search or min(1000, max(40, k)),
+        ef_search or min(1000, max(DEFAULT_EF_SEARCH, 4 * k)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,15 @@ class Batch:
         if len(indexes) == self.n and (self.n == 0 or (indexes[0] == 0 and indexes[-1] == self.n - 1)):
             return self
         return Batch(len(indexes), {name: _take(values, indexes) for name, values in self.columns.items()})
+
+    def slices(self, size: int) -> Iterator[Batch]:
+        """The rows in order, at most ``size`` at a time."""
+        if self.n <= size:
+            yield self
+            return
+        for start in range(0, self.n, size):
+            stop = min(self.n, start + size)
+            yield Batch(stop - start, {name: values[start:stop] for name, values in self.columns.items()})
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
         """The rows as tuples in column order."""

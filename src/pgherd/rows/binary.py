@@ -70,7 +70,19 @@ class Fixed:
         target[:, head:].view(self.wire)[:] = self.values[start:stop]
 
 
-Field = Fixed | list[bytes]
+@dataclass(slots=True)
+class Varying:
+    """A column without NULLs whose rows differ in length; length words are made by the block, while others are sent."""
+
+    values: list[bytes]
+
+    def heads(self, start: int, stop: int) -> list[bytes]:
+        """The length words of rows ``start`` to ``stop``."""
+        lengths = np.fromiter(map(len, self.values[start:stop]), ">i4", stop - start)
+        return _split(lengths.view(np.uint8).reshape(-1, 4))
+
+
+Field = Fixed | Varying | list[bytes]
 """A column ready to be sent; a list holds each row's bytes, the length word included."""
 
 
@@ -88,23 +100,36 @@ def binary_fields(columns: Sequence[Column], values: Sequence[Values], connectio
 def blocks(n: int, fields: Sequence[Field]) -> Iterator[bytes]:
     """The rows of a COPY in binary, in blocks of about ``BLOCK_BYTES``; no signature, no trailer."""
     count = Fixed(len(fields).to_bytes(2, "big"), np.empty((n, 0), np.uint8), "u1")
-    runs: list[list[Fixed] | list[bytes]] = [[count]]
+    fixed: list[Fixed] | None = [count]
+    runs: list[Any] = [fixed]
     for field in fields:
-        if isinstance(field, list):
-            runs.append(field)
-        elif isinstance(runs[-1][0], Fixed):
-            runs[-1].append(field)
+        if isinstance(field, Fixed):
+            if fixed is None:
+                fixed = []
+                runs.append(fixed)
+            fixed.append(field)
         else:
-            runs.append([field])
+            fixed = None
+            runs.append(field)
     if len(runs) == 1:
-        step = max(1, BLOCK_BYTES // _width(runs[0]))
+        step = max(1, BLOCK_BYTES // _width([count, *fields]))
         for start in range(0, n, step):
-            yield _matrix(runs[0], start, min(n, start + step)).tobytes()
+            yield _matrix([count, *fields], start, min(n, start + step)).tobytes()
         return
     for start in range(0, n, _MIXED_ROWS):
-        stop = min(n, start + _MIXED_ROWS)
-        parts = [_split(_matrix(run, start, stop)) if isinstance(run[0], Fixed) else run[start:stop] for run in runs]
+        parts = [part for run in runs for part in _parts(run, start, min(n, start + _MIXED_ROWS))]
         yield b"".join(chain.from_iterable(zip(*parts, strict=True)))
+
+
+def _parts(run: Sequence[Any] | Varying, start: int, stop: int) -> Iterator[list[bytes]]:
+    """What rows ``start`` to ``stop`` need of a run of columns, row by row."""
+    if isinstance(run, Varying):
+        yield run.heads(start, stop)
+        yield run.values[start:stop]
+    elif isinstance(run[0], Fixed):
+        yield _split(_matrix(run, start, stop))
+    else:
+        yield list(run[start:stop])
 
 
 def _width(run: Sequence[Any]) -> int:
@@ -146,6 +171,8 @@ def _field(column: Column, values: Values, connection: Connection) -> Field | No
     if name == "numeric":
         dumper = connection.adapters.get_dumper_by_oid(_NUMERIC_OID, Format.BINARY)(Decimal, connection)
         return _with_nulls([_sized(bytes(dumper.dump(d) or b"")) for d in datums], present, len(values))
+    if present is None:
+        return Varying(list(datums))
     return _with_nulls([_sized(d) for d in datums], present, len(values))
 
 

@@ -23,6 +23,7 @@ from .together import together
 from .types import cast_type
 from .where import Condition
 
+SLICE_ROWS = 20_000
 EVERYWHERE = "SET LOCAL pgherd.everywhere = 'on'"
 
 
@@ -72,27 +73,32 @@ class Writer:
             if self._table.kind is TableKind.REFERENCE:
                 written += await self._write_copies(transaction, batch, upsert)
                 continue
-            parts = [(shard, batch.take(rows)) for shard, rows in self._router.route_many(batch.columns)]
-            by_home: dict[str, list[tuple[Shard, Batch]]] = {}
-            for shard, part in parts:
-                by_home.setdefault(shard.home, []).append((shard, part))
-
-            async def write_home(home: str, parts: list[tuple[Shard, Batch]]) -> int:
-                connection = await transaction.on(home)
-                count = 0
-                with talking_to(home, f"writing {self._table.name}"):
-                    for shard, part in parts:
-                        if upsert:
-                            count += await self._upsert_into(connection, shard.relation, part)
-                        else:
-                            await copy_into(connection, shard.relation, self._table, part)
-                            count += part.n
-                return count
-
-            for home in sorted(by_home):  # always in the same order: two writers must not wait for each other
-                await transaction.on(home)
-            written += sum(await together(write_home(home, parts) for home, parts in by_home.items()))
+            self._router.route_many(batch.columns)  # all rows have a home, before any is sent
+            # A slice is small enough to be encoded while the servers still take in the one before.
+            for part in [batch] if upsert else batch.slices(SLICE_ROWS):
+                written += await self._write_home(transaction, part, upsert)
         return written
+
+    async def _write_home(self, transaction: Transaction, batch: Batch, upsert: bool) -> int:
+        by_home: dict[str, list[tuple[Shard, Batch]]] = {}
+        for shard, rows in self._router.route_many(batch.columns):
+            by_home.setdefault(shard.home, []).append((shard, batch.take(rows)))
+        for home in sorted(by_home):  # always in the same order: two writers must not wait for each other
+            await transaction.on(home)
+
+        async def write(home: str, parts: list[tuple[Shard, Batch]]) -> int:
+            connection = await transaction.on(home)
+            count = 0
+            with talking_to(home, f"writing {self._table.name}"):
+                for shard, part in parts:
+                    if upsert:
+                        count += await self._upsert_into(connection, shard.relation, part)
+                    else:
+                        await copy_into(connection, shard.relation, self._table, part)
+                        count += part.n
+            return count
+
+        return sum(await together(write(home, parts) for home, parts in by_home.items()))
 
     async def _draw_ids(self, batch: Batch) -> None:
         """Identity columns that decide where a row goes need their value before it goes."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twins import EAST, WEST, Twins, child, eventually, own_database, two_servers
 
 import pgherd
 from pgherd import dialect
@@ -18,6 +17,7 @@ from pgherd.local.herd import LocalHerd
 from pgherd.model.schema import Schema
 from pgherd.planning.plan import Step
 from pgherd.sync import Herd
+from twins import EAST, WEST, Twins, child, eventually, own_database, two_servers
 
 BEFORE = (
     "CREATE TABLE doc (id bigint PRIMARY KEY, n int); SELECT create_distributed_table('doc', 'id', shard_count => 2);"

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from twins import EAST, WEST, Twins, child, eventually, own_database, two_servers
 
 import pgherd
 from pgherd import dialect
@@ -19,6 +18,7 @@ from pgherd.engines.servers.engine import ServersEngine
 from pgherd.engines.servers.two_phase import TwoPhaseTransaction
 from pgherd.errors import GroupUnavailable, InDoubt, ServerRefused
 from pgherd.local.herd import LocalHerd
+from twins import EAST, WEST, Twins, child, eventually, own_database, two_servers
 
 SCHEMA = "CREATE TABLE doc (id bigint PRIMARY KEY); SELECT create_distributed_table('doc', 'id', shard_count => 2);"
 ROWS = list(range(20))

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
-from herds import FLEET, SINGLE, a_herd
 
+from herds import FLEET, SINGLE, a_herd
 from pgherd import dialect
 from pgherd.planning.apply import plan_apply
 from pgherd.planning.plan import Plan, Step, Traits

@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from herds import FLEET, REGIONS, SINGLE, a_herd, grown, herds_with_schemas, pinned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from herds import FLEET, REGIONS, SINGLE, a_herd, grown, herds_with_schemas, pinned
 from pgherd import dialect
 from pgherd.errors import ChangeRefused, PlacementUnsatisfied
 from pgherd.model.codec import topology_from_json, topology_to_json

@@ -66,3 +66,18 @@ def test_error_codes_are_unique_and_documented() -> None:
 def test_all_error_classes_are_public() -> None:
     defined = {n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, errors.HerdError)}
     assert defined <= set(errors.__all__)
+
+
+def test_each_invariant_names_a_test_that_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) >= 11
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path} has no {test}"
+
+
+def test_every_package_has_its_line_in_the_architecture() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for path in (ROOT / "src" / "pgherd").iterdir():
+        if path.is_dir() and (path / "__init__.py").exists():
+            assert re.search(rf"^ +{path.name}/ ", text, re.MULTILINE), f"ARCHITECTURE.md does not mention {path.name}/"

@@ -31,11 +31,16 @@ def single_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield from _running(tmp_path_factory.mktemp("single"), EngineName.SINGLE)
 
 
-def _running(base: Path, engine: EngineName) -> Iterator[Path]:
-    # pytest's directories are for their owner only; servers started by root run as somebody else.
+def reachable(base: Path) -> Path:
+    """Let servers that run as somebody else into a directory of pytest's, which is for its owner only."""
     for directory in (base, *base.parents):
         if directory.stat().st_mode & 0o001 == 0:
             directory.chmod(directory.stat().st_mode | 0o011)
+    return base
+
+
+def _running(base: Path, engine: EngineName) -> Iterator[Path]:
+    reachable(base)
     herd = LocalHerd(base / "herd")
     herd.up(None, engine)
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -15,7 +15,7 @@ from .embedding.base import Embedder, model_from_spec
 from .engines.base import Connection, Engine, OnStep
 from .engines.failures import talking_to
 from .engines.open import open_dsn, open_home
-from .errors import BadInput, UnknownName
+from .errors import BadInput, StaleTopology, UnknownName
 from .herdfile import default_home
 from .model.names import Name
 from .model.schema import Column, Index, Schema, Table, TableKind
@@ -26,11 +26,12 @@ from .rows.batch import Batch, batches_of
 from .rows.quoting import identifier
 from .rows.statements import modified_reference_tables
 from .rows.where import Condition, condition_of
-from .rows.write import EVERYWHERE, Writer
+from .rows.write import Writer, everywhere
 from .search.hits import Hits
 from .search.request import Page, Request, request_of, vector_column
 from .search.scatter import scatter
 
+T = TypeVar("T")
 DEFAULT_MODEL = "wordllama"
 
 
@@ -104,7 +105,7 @@ class AsyncHerd:
         group = self._group_for(region)
         references = modified_reference_tables(query, self.topology)
         if references:
-            return await self._sql_everywhere(query, params, references)
+            return await self.with_fresh_topology(lambda: self._sql_everywhere(query, params, references))
         async with self._engine.connection(group) as connection:
             with talking_to(group):
                 cursor = connection.cursor(row_factory=dict_row)
@@ -118,7 +119,7 @@ class AsyncHerd:
             for group in self.topology.groups:
                 connection = await transaction.on(group.name)
                 with talking_to(group.name):
-                    await connection.execute(EVERYWHERE)
+                    await connection.execute(everywhere(self.topology.generation))
                     cursor = connection.cursor(row_factory=dict_row)
                     await cursor.execute(query, params)
                     rows = await cursor.fetchall() if cursor.description else []
@@ -130,6 +131,14 @@ class AsyncHerd:
                         hint="give the values in the statement, or write with the table's insert() or upsert()",
                     )
         return rows
+
+    async def with_fresh_topology(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run ``call``, which writes all or nothing; once more with the newest topology if it has changed meanwhile."""
+        try:
+            return await call()
+        except StaleTopology:
+            await self._engine.refresh()
+            return await call()
 
     def _group_for(self, region: str | None) -> str:
         for group in self.topology.groups:
@@ -211,17 +220,21 @@ class AsyncTable:
         batches = batches_of(rows, table)
         for batch in batches:
             await self._embed(table, batch, embed)
+        if atomic or table.kind is TableKind.REFERENCE:
+            return await self._herd.with_fresh_topology(lambda: self._write_all(batches, upsert))
         writer = self._writer(table)
         write = writer.upsert if upsert else writer.insert
-        if atomic or table.kind is TableKind.REFERENCE:
-            async with self._herd._engine.transaction() as transaction:
-                return await write(transaction, batches)
         count = 0
         for batch in batches:
             for part in writer.by_home(batch):
                 async with self._herd._engine.transaction() as transaction:
                     count += await write(transaction, [part])
         return count
+
+    async def _write_all(self, batches: Sequence[Batch], upsert: bool) -> int:
+        writer = self._writer(self.definition)
+        async with self._herd._engine.transaction() as transaction:
+            return await (writer.upsert if upsert else writer.insert)(transaction, batches)
 
     def _writer(self, table: Table) -> Writer:
         return Writer(self._herd._engine, table, self._herd.router(table))
@@ -243,16 +256,24 @@ class AsyncTable:
     async def delete(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None = None) -> int:
         """Delete the rows that match (see :meth:`search` for ``where``); how many."""
         condition = self._condition(where, params)
-        async with self._herd._engine.transaction() as transaction:
-            return await self._writer(self.definition).delete(transaction, condition)
+
+        async def delete() -> int:
+            async with self._herd._engine.transaction() as transaction:
+                return await self._writer(self.definition).delete(transaction, condition)
+
+        return await self._herd.with_fresh_topology(delete)
 
     async def update(
         self, where: Mapping[str, Any] | str, changes: Mapping[str, Any], params: Mapping[str, Any] | None = None
     ) -> int:
         """Set columns of the rows that match; how many. Rows whose partition key changes move to their new home."""
         condition = self._condition(where, params)
-        async with self._herd._engine.transaction() as transaction:
-            return await self._writer(self.definition).update(transaction, condition, changes)
+
+        async def update() -> int:
+            async with self._herd._engine.transaction() as transaction:
+                return await self._writer(self.definition).update(transaction, condition, changes)
+
+        return await self._herd.with_fresh_topology(update)
 
     async def get(self, key: Any) -> dict[str, Any] | None:
         """The row with that primary key (a value, a tuple, or a dict of the key's columns), None without one.

@@ -26,6 +26,7 @@ __all__ = [
     "PlacementUnsatisfied",
     "ServerRefused",
     "StalePlan",
+    "StaleTopology",
     "SyntaxProblem",
     "UnknownName",
     "WrongVersion",
@@ -116,6 +117,13 @@ class StalePlan(HerdError):
 
     code = "stale_plan"
     exit_status = ExitStatus.REFUSED
+    retryable = True
+
+
+class StaleTopology(HerdError):
+    """The herd changed while a call was under way; nothing was written: call again, the client reads it anew."""
+
+    code = "stale_topology"
     retryable = True
 
 

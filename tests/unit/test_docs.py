@@ -19,8 +19,15 @@ ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    group: Any = typer.main.get_command(app)
-    yield from group.commands.items()
+    yield from nested(typer.main.get_command(app), "")
+
+
+def nested(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from nested(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands()))
@@ -41,7 +48,7 @@ def test_every_command_has_the_shared_options(name: str, command: Any) -> None:
 
 
 def test_no_command_is_documented_that_does_not_exist() -> None:
-    documented = set(re.findall(r"^\| `pgherd (\w+)", COMMANDS, re.MULTILINE))
+    documented = set(re.findall(r"^\| `pgherd ([a-z]+(?: [a-z]+)?)", COMMANDS, re.MULTILINE))
     assert documented == {name for name, _ in commands()}
 
 

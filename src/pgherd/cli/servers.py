@@ -62,11 +62,11 @@ def up(
         local = LocalHerd(where)
         local.up(labels, engine, pg_config, lambda text: line.update(escape(text)))
         line.update("joining the servers into one herd")
-        document = asyncio.run(_status(None, where))
+        document = asyncio.run(read_status(None, where))
     if json:
         print_json(document)
         return
-    _show_groups(document)
+    show_groups(document)
     out.print(f"\nup in {time.perf_counter() - started:.1f} s")
     out.print(f"any driver: {escape(_dsn(where, None))}", soft_wrap=True)
 
@@ -122,11 +122,11 @@ def attach(
     described.write(where)
     try:
         with err.status("joining the servers into one herd"):
-            document = asyncio.run(_status(None, where))
+            document = asyncio.run(read_status(None, where))
     except BaseException:
         (where / herdfile.FILE_NAME).unlink(missing_ok=True)
         raise
-    print_json(document) if json else _show_groups(document)
+    print_json(document) if json else show_groups(document)
 
 
 def status(
@@ -137,26 +137,28 @@ def status(
 ) -> None:
     """Show groups, nodes, tables, and which shard lives where."""
     if json:
-        print_json(asyncio.run(_status(dsn, home)))
+        print_json(asyncio.run(read_status(dsn, home)))
         return
     if not watch:
-        document = asyncio.run(_status(dsn, home))
-        _show_groups(document)
+        document = asyncio.run(read_status(dsn, home))
+        show_groups(document)
         out.print()
         out.print(_tables(document))
         return
     with Live(console=out, screen=out.is_terminal) as live:
         while True:
-            live.update(_tables(asyncio.run(_status(dsn, home))))
+            live.update(_tables(asyncio.run(read_status(dsn, home))))
             time.sleep(WATCH_INTERVAL_S)
 
 
-async def _status(dsn: str | None, home: Path | None) -> dict[str, Any]:
+async def read_status(dsn: str | None, home: Path | None) -> dict[str, Any]:
+    """What ``pgherd status`` shows; opening the herd also makes it one, and lets new servers join."""
     async with connect_async(dsn, home=home) as herd:
         return await status_of(herd)
 
 
-def _show_groups(document: dict[str, Any]) -> None:
+def show_groups(document: dict[str, Any]) -> None:
+    """Groups and nodes as a table."""
     rows = [
         [
             g["name"],

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 import psycopg
 
-from ..errors import GroupUnavailable, HerdError, ServerRefused
+from ..errors import GroupUnavailable, HerdError, ServerRefused, StaleTopology
 
+STALE = "PH001"
+"""What a node says to a client whose topology is not the newest (engines/sql/fleet.sql)."""
 _LINK = re.compile('"pgherd_([^"]+)"')
 """How a server names its link to a group that it cannot reach."""
 
@@ -36,6 +38,8 @@ def translate(error: BaseException, group: str, what: str = "") -> HerdError:
             f"group {group} does not answer{doing}",
             hint="pgherd status shows who is up; pgherd up starts local servers",
         )
+    if isinstance(error, psycopg.Error) and error.sqlstate == STALE:
+        return StaleTopology(str(error.diag.message_primary), hint="run it again: the client reads the herd anew")
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
         hint = error.diag.message_hint or ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
+from ..errors import BadInput
 from ..model.names import quote_literal
 from ..model.topology import EngineName, Group, GroupId, Topology
+from ..planning.compile import server_name
+from ..planning.join import join_steps, role_names
 from ..planning.plan import Phase, Plan, Step, Traits
 from .servers.engine import ServersEngine
 from .servers.scripts import script
@@ -19,31 +22,59 @@ class FleetEngine(ServersEngine):
     name = EngineName.FLEET
     traits = Traits(keys_on_parent=False, enforces_placement=True)
 
-    def first_plan(self, groups: tuple[Group, ...]) -> Plan:
-        """Schema ``pgherd``, a role for links and the links themselves; on a known herd, links that moved."""
+    async def first_plan(self, groups: tuple[Group, ...]) -> Plan:
+        """Schema ``pgherd``, a role for links and the links; on a known herd, links that moved and groups that join."""
         known = self.topology
         if known.generation and known.groups == groups:
             return Plan(known.generation)
         everywhere = tuple(g.name for g in groups)
         if known.generation:
-            moved = [g for g in groups if g not in known.groups]
+            gone = {g.name for g in known.groups} - set(everywhere)
+            if gone:
+                raise BadInput(
+                    f"herd.toml does not name group {min(gone)}, which the herd has",
+                    hint="put its nodes back into the file: a group with shards can't be left out",
+                )
+            old = {g.name: g for g in known.groups}
             result = replace(known, generation=known.generation + 1, groups=groups)
-            steps = tuple(self._set_link(everywhere, g, None) for g in moved)
+            steps = tuple(self._set_link(tuple(old), g, None) for g in groups if g.name in old and g != old[g.name])
+            new = tuple(g.name for g in groups if g.name not in old)
+            if new:
+                steps += tuple([s async for s in self._join(result, new)])
         else:
             result = Topology(1, self.name, groups)
-            steps = tuple(self._install(everywhere, groups))
+            steps = tuple(self._install_on(everywhere, groups, secrets.token_urlsafe(24)))
         return Plan(known.generation, (Phase((), steps, result),))
 
-    def _install(self, everywhere: tuple[GroupId, ...], groups: tuple[Group, ...]) -> Iterator[Step]:
-        yield Step("install_catalog", "schema pgherd", everywhere, script("catalog") + script("fleet"))
-        for group in groups:
-            sql = f"INSERT INTO pgherd.self (group_name) VALUES ({quote_literal(group.name)})"
-            yield Step("name_group", group.name, (group.name,), sql)
-        password = secrets.token_urlsafe(24)
+    async def _join(self, target: Topology, new: tuple[GroupId, ...]) -> AsyncIterator[Step]:
+        """Make servers part of a herd that has rows: what they need of the others is read from one of those."""
+        old = tuple(g.name for g in target.groups if g.name not in new)
+        async with self.connection(old[0]) as connection:
+            done = await connection.execute("SELECT pgherd.link_secret(%s)", [server_name(old[0])])
+            secret = str((await done.fetchall())[0][0])
+            done = await connection.execute(
+                "SELECT rolname, pgherd.role_definition(rolname) FROM pg_roles WHERE rolname = ANY (%s)",
+                [role_names(target.schema)],
+            )
+            roles = {str(name): str(text) for name, text in await done.fetchall()}
+        for step in self._install_on(new, target.groups, secret):
+            yield step
+        for group in target.groups:
+            if group.name in new:
+                yield self._set_link(old, group, secret)
+        for step in join_steps(target, new, roles, self.traits):
+            yield step
+
+    def _install_on(self, where: tuple[GroupId, ...], groups: tuple[Group, ...], password: str) -> Iterator[Step]:
+        """Schema ``pgherd``, the role of links, and links to all ``groups``, on the groups ``where``."""
+        yield Step("install_catalog", "schema pgherd", where, script("catalog") + script("fleet"))
+        for name in where:
+            sql = f"INSERT INTO pgherd.self (group_name) VALUES ({quote_literal(name)})"
+            yield Step("name_group", name, (name,), sql)
         sql = f"SELECT pgherd.make_link_role({quote_literal(password)})"
-        yield Step("make_link_role", "the role of links", everywhere, sql, secret=True)
+        yield Step("make_link_role", "the role of links", where, sql, secret=True)
         for group in groups:
-            yield self._set_link(everywhere, group, password)
+            yield self._set_link(where, group, password)
 
     def _set_link(self, everywhere: tuple[GroupId, ...], group: Group, password: str | None) -> Step:
         node = group.primary

@@ -16,7 +16,7 @@ class SingleEngine(ServersEngine):
     name = EngineName.SINGLE
     traits = Traits(keys_on_parent=True, enforces_placement=False)
 
-    def first_plan(self, groups: tuple[Group, ...]) -> Plan:
+    async def first_plan(self, groups: tuple[Group, ...]) -> Plan:
         """Schema ``pgherd`` and pgvector on a new server; a new address on a known one."""
         known = self.topology
         if known.generation and known.groups == groups:

@@ -86,6 +86,29 @@ class LocalHerd:
                 herd.write(self.home)
             return herd
 
+    def add(self, label: Label, pg_config: str | None = None, progress: Progress | None = None) -> HerdFile:
+        """Start one more server, a group of its own, at ``label``; it joins the herd when the herd is next opened.
+
+        Killed halfway, ``up`` goes on with it. Raises NoSuchHerd, BadInput for a single server or attached ones.
+        """
+        herdfile.read(self.home)
+        with homelock.locked(self.home, self.lock_wait_s):
+            herd = self._agreed(None, None)
+            assert herd is not None
+            if herd.engine is EngineName.SINGLE:
+                raise BadInput(
+                    "a single server takes no others", hint="make a fleet (pgherd up --regions …) and load it"
+                )
+            for n in herd.nodes:
+                if not (self._directory(n.name) / "data").exists():
+                    raise LocalServerError(f"the data directory of {n.name} is gone", hint="see pgherd up")
+            name = herdfile.names_for([label.region], [n.name for n in herd.nodes])[0]
+            _check_name(name)
+            port = _free_ports(1, [n.port for n in herd.nodes])[0]
+            node = HerdNode(name, name, HOST, port, label, str(self._directory(name) / "data"))
+            self._write(replace(herd, nodes=(*herd.nodes, node), postgres_version=None), self.password())
+        return self.up(None, None, pg_config, progress)
+
     def down(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Stop every server cleanly; data stays. Raises NoSuchHerd, AlreadyRunning, LocalServerError."""
         herdfile.read(self.home)
@@ -203,8 +226,7 @@ class LocalHerd:
             )
         names = herdfile.names_for([label.region for label in places])
         for name in names:
-            if not _DIRECTORY.match(name):
-                raise BadInput(f"region {name!r} cannot name a directory", hint="letters, digits, - and _ (at most 63)")
+            _check_name(name)
         ports = _free_ports(len(places))
         nodes = tuple(
             HerdNode(name, name, HOST, port, label, str(self._directory(name) / "data"))
@@ -317,6 +339,11 @@ def _os_errors_named(home: Path) -> Iterator[None]:
         yield
     except OSError as e:
         raise LocalServerError(f"{e.filename or home}: {e.strerror}", hint=os_hint(str(e))) from e
+
+
+def _check_name(name: str) -> None:
+    if not _DIRECTORY.match(name):
+        raise BadInput(f"region {name!r} cannot name a directory", hint="letters, digits, - and _ (at most 63)")
 
 
 def _local(herd: HerdFile) -> tuple[HerdNode, ...]:

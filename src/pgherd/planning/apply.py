@@ -57,14 +57,14 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
         target = replace(reached, generation=reached.generation + 1, schema=without, homes=homes)
         compiler = Compiler(target, traits, reached.schema)
         steps = [s for c in main for s in compiler.compile(c)]
-        steps += _finish(reached, target)
+        steps += finish(reached, target)
         phases.append(Phase((), tuple(steps), target))
         reached = target
     if late:
         target = replace(reached, generation=reached.generation + 1, schema=merged, homes=homes)
         compiler = Compiler(target, traits, reached.schema)
         builds = tuple(s for i in late for s in compiler.build_index(i))
-        commits = (*(s for i in late for s in compiler.adopt_index(i)), *_finish(reached, target))
+        commits = (*(s for i in late for s in compiler.adopt_index(i)), *finish(reached, target))
         phases.append(Phase(builds, commits, target))
     notes = () if traits.enforces_placement or not merged.tablespaces else (UNENFORCED,)
     return Plan(topology.generation, tuple(phases), notes)
@@ -75,7 +75,7 @@ def _indexes_of_old_tables(current: Schema, changes: list[Change]) -> list[Index
     return [i for i in created if isinstance(i, Index) and current.table(i.table) is not None]
 
 
-def _finish(before: Topology, after: Topology) -> Iterator[Step]:
+def finish(before: Topology, after: Topology) -> Iterator[Step]:
     """What follows from the new topology as a whole: search functions, and the shards' privileges and policies."""
     everywhere = tuple(g.name for g in after.groups)
     old = {name: text for t in before.schema.tables for name, text in search_functions(before, t)}

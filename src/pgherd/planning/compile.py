@@ -104,7 +104,7 @@ class Compiler:
                 yield self._all("add_enum_value", item.name, sql)
             case AddColumn(table, column):
                 sql = f"ALTER TABLE {table.name.sql} ADD COLUMN {ddl.column(column)}"
-                if table.kind is TableKind.REFERENCE and len(self.everywhere) > 1:
+                if table.kind is TableKind.REFERENCE and not self.keys_on_parent:
                     self._check_same_everywhere(table, column)
                 yield Step("add_column", f"{table.name}.{column.name}", self._where(table), sql, blocks=BRIEFLY)
                 yield from self._add_foreign_column(table, sql)
@@ -152,7 +152,7 @@ class Compiler:
             constraints = [*map(ddl.key, table.keys), *map(ddl.foreign_key, table.foreign_keys)]
             sql = ddl.create_table(self._writable(table), constraints)
             yield Step("create_table", name, self._where(table), sql)
-            if table.kind is TableKind.REFERENCE and len(self.everywhere) > 1:
+            if table.kind is TableKind.REFERENCE and not self.keys_on_parent:
                 yield self._all(
                     "guard_reference", name, f"SELECT pgherd.guard_reference({quote_literal(table.name.sql)})"
                 )

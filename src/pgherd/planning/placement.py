@@ -41,7 +41,7 @@ def eligible(groups: tuple[Group, ...], space: Tablespace | None) -> tuple[Group
     wanted = ", ".join(map(str, space.blocks))
     raise PlacementUnsatisfied(
         f"tablespace {space.name!r} wants {wanted}, and no server of this herd is there",
-        hint=f"groups: {here}. Change replica_placement, or start the herd with that region (pgherd up --regions …)",
+        hint=f"groups: {here}. Change replica_placement, or add a server there (pgherd node add --region …)",
     )
 
 

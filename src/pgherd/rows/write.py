@@ -24,7 +24,11 @@ from .types import cast_type
 from .where import Condition
 
 SLICE_ROWS = 20_000
-EVERYWHERE = "SET LOCAL pgherd.everywhere = 'on'"
+
+
+def everywhere(generation: int) -> str:
+    """What a transaction says that changes every copy of a reference table that there was at ``generation``."""
+    return f"SET LOCAL pgherd.everywhere = '{generation}'"
 
 
 class Writer:
@@ -138,7 +142,7 @@ class Writer:
         first, *others = self._groups
         connection = await transaction.on(first)
         with talking_to(first, f"writing {self._table.name}"):
-            await connection.execute(EVERYWHERE)
+            await connection.execute(everywhere(self._engine.topology.generation))
             statement, values = insert_rows(connection, self._table, self._table.name, batch, upsert=upsert)
             done = await connection.execute(statement + sql.SQL(" RETURNING {}").format(as_texts(self._table)), values)
             rows = await done.fetchall()
@@ -146,7 +150,7 @@ class Writer:
         async def copy(group: str) -> None:
             connection = await transaction.on(group)
             with talking_to(group, f"writing {self._table.name}"):
-                await connection.execute(EVERYWHERE)
+                await connection.execute(everywhere(self._engine.topology.generation))
                 await connection.execute(*insert_texts(self._table, self._table.name, rows, upsert=upsert))
 
         if rows:
@@ -216,7 +220,7 @@ class Writer:
             count = 0
             with talking_to(home, f"writing {self._table.name}"):
                 if reference:
-                    await connection.execute(EVERYWHERE)
+                    await connection.execute(everywhere(self._engine.topology.generation))
                 for shard in shards:
                     target = sql.SQL("{} AS {}").format(identifier(shard.relation), self._alias)
                     text = head + target + tail + sql.SQL(" WHERE ") + condition.sql

@@ -54,7 +54,7 @@ class ServersEngine:
         self._topology = topology
         await self._pools.set_groups(topology.groups)
 
-    def first_plan(self, groups: tuple[Group, ...]) -> Plan:
+    async def first_plan(self, groups: tuple[Group, ...]) -> Plan:
         """The plan that makes servers a herd, or follows servers whose address changed."""
         raise NotImplementedError
 
@@ -67,7 +67,7 @@ class ServersEngine:
                 await settle_leftovers(self._pools, [group.name], 0.0)
         await self.refresh()
         await self._pools.set_groups(groups)
-        plan = self.first_plan(groups)
+        plan = await self.first_plan(groups)
         if plan.phases:
             await execute(self._pools, plan, groups[0].name, None)
             await self._pools.reset()

@@ -57,6 +57,40 @@ BEGIN
     END IF;
 END $$;
 
+-- What a server that joins needs of one that is there: the links' password, and roles with their verifiers.
+CREATE OR REPLACE FUNCTION pgherd.link_secret(link text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT option_value FROM pg_user_mapping m JOIN pg_foreign_server s ON s.oid = m.umserver,
+        pg_options_to_table(m.umoptions) WHERE srvname = link AND umuser = 0 AND option_name = 'password'
+$$;
+
+CREATE OR REPLACE FUNCTION pgherd.role_definition(role name) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('CREATE ROLE %I %s %s %s %s %s %s %s CONNECTION LIMIT %s PASSWORD %L', rolname,
+        CASE WHEN rolcanlogin THEN 'LOGIN' ELSE 'NOLOGIN' END, CASE WHEN rolsuper THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END,
+        CASE WHEN rolinherit THEN 'INHERIT' ELSE 'NOINHERIT' END, CASE WHEN rolcreatedb THEN 'CREATEDB' ELSE 'NOCREATEDB' END,
+        CASE WHEN rolcreaterole THEN 'CREATEROLE' ELSE 'NOCREATEROLE' END,
+        CASE WHEN rolreplication THEN 'REPLICATION' ELSE 'NOREPLICATION' END,
+        CASE WHEN rolbypassrls THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END, rolconnlimit, rolpassword)
+    FROM pg_authid WHERE rolname = role
+$$;
+
+-- Fill the copy of a reference table on a server that joins. By dblink: what postgres_fdw has touched can't be prepared.
+CREATE OR REPLACE FUNCTION pgherd.copy_reference(relation regclass, link text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    columns text;
+    definitions text;
+BEGIN
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum),
+           string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
+    INTO columns, definitions
+    FROM pg_attribute WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+    PERFORM set_config('pgherd.everywhere', (SELECT coalesce(max(generation), 0)::text FROM pgherd.topology), true);
+    EXECUTE format('INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT * FROM pgherd.dblink(%L, %L) AS r(%s)',
+        relation, columns, link, format('SELECT %s FROM %s', columns, relation), definitions);
+END $$;
+
 -- Let links evaluate the operators and functions of an extension at the other end.
 CREATE OR REPLACE FUNCTION pgherd.ship_extension(extension text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -76,7 +110,13 @@ END $$;
 CREATE OR REPLACE FUNCTION pgherd.refuse_lone_write() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF current_setting('pgherd.everywhere', true) IS DISTINCT FROM 'on' THEN
+    IF current_setting('pgherd.everywhere', true) ~ '^[0-9]+$' AND EXISTS (
+        SELECT FROM pgherd.topology WHERE generation > current_setting('pgherd.everywhere')::bigint
+    ) THEN
+        RAISE SQLSTATE 'PH001' USING
+            MESSAGE = format('the herd has changed since this client read it, and table %s is on more nodes', TG_RELID::regclass);
+    END IF;
+    IF coalesce(current_setting('pgherd.everywhere', true), '') = '' THEN
         RAISE object_not_in_prerequisite_state USING
             MESSAGE = format('table %s is a reference table: it must change on every node at once', TG_RELID::regclass),
             HINT = 'Write it with pgherd sql, pgherd load or the client, which change all copies in one commit.';
@@ -144,4 +184,4 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON FUNCTION pgherd.make_link_role, pgherd.set_link, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;

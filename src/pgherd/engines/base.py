@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from ..model.schema import Schema
 from ..model.topology import EngineName, Topology
 from ..planning.plan import Plan, Step
+from ..planning.rebalance import Move
 
 Connection = AsyncConnection[Any]
 OnStep = Callable[[int, int, Step], None]
@@ -42,8 +43,16 @@ class Engine(Protocol):
         """Read the newest topology from the servers; GroupUnavailable when none answers."""
         ...
 
+    async def newest_generation(self) -> int:
+        """The generation that the first group knows; cheaper than :meth:`refresh`."""
+        ...
+
     def plan(self, desired: Schema) -> Plan:
         """The plan that makes the herd hold ``desired``; nothing is changed."""
+        ...
+
+    def plan_moves(self, moves: tuple[Move, ...]) -> Plan:
+        """The plan that moves shards between groups while they are in use; nothing is changed."""
         ...
 
     async def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:

@@ -67,7 +67,7 @@ class FleetEngine(ServersEngine):
 
     def _install_on(self, where: tuple[GroupId, ...], groups: tuple[Group, ...], password: str) -> Iterator[Step]:
         """Schema ``pgherd``, the role of links, and links to all ``groups``, on the groups ``where``."""
-        yield Step("install_catalog", "schema pgherd", where, script("catalog") + script("fleet"))
+        yield Step("install_catalog", "schema pgherd", where, script("catalog") + script("fleet") + script("move"))
         for name in where:
             sql = f"INSERT INTO pgherd.self (group_name) VALUES ({quote_literal(name)})"
             yield Step("name_group", name, (name,), sql)

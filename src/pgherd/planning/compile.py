@@ -177,7 +177,8 @@ class Compiler:
             return []
         return [*map(ddl.key, table.keys), *map(ddl.foreign_key, table.foreign_keys)]
 
-    def _leaf_constraints(self, table: Table, leaf: Partition) -> list[str]:
+    def leaf_constraints(self, table: Table, leaf: Partition) -> list[str]:
+        """The keys and foreign keys that a shard carries itself."""
         if self.keys_on_parent:
             return []
         keys = [ddl.key(k, named=False) for k in table.keys]
@@ -210,7 +211,7 @@ class Compiler:
             return
         home = self.home(part.name)
         blocks = BRIEFLY if late else NOBODY
-        constraints = self._leaf_constraints(table, part)
+        constraints = self.leaf_constraints(table, part)
         sql = ddl.create_partition(part.name, parent, part.bound, None, constraints)
         yield Step("create_shard", str(part.name), (home,), sql, blocks=blocks)
         if others := self.elsewhere(home):
@@ -223,6 +224,11 @@ class Compiler:
             yield from (self._leaf_trigger(item, part.name) for item in triggers)
         if late:
             yield from self._policies(table, part.name, (home,))
+
+    def leaf_extras(self, table: Table, leaf: Name, groups: tuple[GroupId, ...]) -> Iterator[Step]:
+        """The triggers and policies of the table, on a shard that has come to a new home."""
+        yield from (self._leaf_trigger(item, leaf) for item in self._earlier(ObjectKind.TRIGGER, table))
+        yield from self._policies(table, leaf, groups)
 
     def _earlier(self, kind: ObjectKind, table: Table) -> Iterator[SqlObject]:
         return (i for i in self.earlier.objects if i.kind is kind and i.table == table.name)

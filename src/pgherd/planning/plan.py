@@ -57,17 +57,19 @@ class Phase:
 
     ``builds`` run first, outside of any transaction, all groups at the same time; they are repeatable, so a phase that
     was killed is run again from its start. ``commits`` then happen on all groups in one two-phase commit together with
-    the record of ``result``: all or nothing.
+    the record of ``result``: all or nothing. ``afters`` clear up what the builds needed; if nobody is left to run them,
+    the next change or start does.
     """
 
     builds: tuple[Step, ...]
     commits: tuple[Step, ...]
     result: Topology
+    afters: tuple[Step, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """All steps in the order they run."""
-        return (*self.builds, *self.commits)
+        return (*self.builds, *self.commits, *self.afters)
 
 
 @dataclass(frozen=True, slots=True)

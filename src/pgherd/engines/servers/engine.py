@@ -10,12 +10,14 @@ from ...errors import GroupUnavailable, HerdError, NoSuchHerd
 from ...model.schema import Schema
 from ...model.topology import EngineName, Group, Topology
 from ...planning.apply import plan_apply
+from ...planning.move import plan_moves
 from ...planning.plan import Plan, Traits
+from ...planning.rebalance import Move
 from ..base import Connection, OnStep
 from ..failures import talking_to
-from .executor import execute
+from .executor import execute, settle_idle_moves
 from .pools import Pools
-from .store import read_topology
+from .store import read_generation, read_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers
 
 
@@ -50,6 +52,13 @@ class ServersEngine:
             return self._topology
         raise last
 
+    async def newest_generation(self) -> int:
+        """The generation that the first group knows."""
+        first = self._topology.groups[0].name
+        async with self._pools.connection(first) as connection:
+            with talking_to(first, "reading the generation"):
+                return await read_generation(connection)
+
     async def _adopt(self, topology: Topology) -> None:
         self._topology = topology
         await self._pools.set_groups(topology.groups)
@@ -66,6 +75,9 @@ class ServersEngine:
             with suppress(GroupUnavailable):  # a herd answers with a server down; whoever needs that group is told
                 await settle_leftovers(self._pools, [group.name], 0.0)
         await self.refresh()
+        if self._topology.generation:
+            with suppress(GroupUnavailable):
+                await settle_idle_moves(self._pools, [g.name for g in self._topology.groups])
         await self._pools.set_groups(groups)
         plan = await self.first_plan(groups)
         if plan.phases:
@@ -76,6 +88,10 @@ class ServersEngine:
     def plan(self, desired: Schema) -> Plan:
         """The plan that makes the herd hold ``desired``."""
         return plan_apply(self._topology, desired, self.traits)
+
+    def plan_moves(self, moves: tuple[Move, ...]) -> Plan:
+        """The plan that moves shards between groups while they are in use."""
+        return plan_moves(self._topology, moves, self.traits)
 
     async def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
         """Carry a plan out."""

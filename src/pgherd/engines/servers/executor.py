@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import groupby
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from ...errors import ChangeRefused, HerdBusy, StalePlan
+from ...errors import ChangeRefused, HerdBusy, HerdError, StalePlan
 from ...model.names import Name
 from ...model.topology import Topology
 from ...planning.plan import Phase, Plan, Step
@@ -40,6 +41,7 @@ async def execute(pools: Pools, plan: Plan, first_group: str, on_step: OnStep | 
         for phase in plan.phases:
             groups = [g.name for g in phase.result.groups]
             await settle_leftovers(pools, groups, 0.0, alone=True)
+            await settle_moves(pools, groups)
             with talking_to(first_group):
                 generation = await read_generation(connection)
             if generation != parent:
@@ -53,26 +55,80 @@ async def execute(pools: Pools, plan: Plan, first_group: str, on_step: OnStep | 
 
 
 async def _run_phase(pools: Pools, phase: Phase, done: int, total: int, on_step: OnStep | None) -> int:
-    for step in phase.builds:
-        done += 1
-        if on_step:
-            on_step(done, total, step)
-        await _all(_build(pools, step, g) for g in step.groups)
-    transaction = TwoPhaseTransaction(pools)
-    try:
-        for step in phase.commits:
+    def tell(steps: Sequence[Step]) -> None:
+        nonlocal done
+        for step in steps:
             done += 1
             if on_step:
                 on_step(done, total, step)
+
+    transaction = TwoPhaseTransaction(pools)
+    try:
+        for kind, steps in groupby(phase.builds, key=lambda s: s.kind):
+            together = list(steps)
+            if kind == "build_index":  # each group its own, at the same time
+                tell(together)
+                await _build_all(pools, together)
+                continue
+            for step in together:
+                tell([step])
+                await _build_all(pools, [step])
+        for step in phase.commits:
+            tell([step])
             await _all(_run(transaction, step, g) for g in step.groups)
         for group in phase.result.groups:
             with talking_to(group.name, "recording the new generation"):
                 await write_topology(await transaction.on(group.name), phase.result)
     except BaseException:
         await transaction.rollback()
+        await _clear_up(pools, phase)
         raise
     await transaction.commit()
+    tell(phase.afters)
+    await _clear_up(pools, phase)
     return done
+
+
+async def _clear_up(pools: Pools, phase: Phase) -> None:
+    """What can't be cleared now, because a group is gone, is cleared by the next change or start."""
+    for step in phase.afters:
+        with suppress(HerdError):
+            await _build_all(pools, [step])
+
+
+async def settle_moves(pools: Pools, groups: Sequence[str]) -> None:
+    """Clear up after moves whose process died; the caller holds the change lock, so none is under way."""
+    found: list[tuple[str, str]] = []
+    for group in groups:
+        async with pools.connection(group) as connection:
+            with talking_to(group, "looking for unfinished moves"):
+                found += [(group, shard) for shard in await _moving(connection)]
+    for clear in ("clear_incoming", "clear_outgoing"):
+        for group, shard in found:
+            async with pools.connection(group) as connection:
+                with talking_to(group, f"clearing up the move of {shard}"):
+                    await connection.execute(f"SELECT pgherd.{clear}(%s)", [shard])
+
+
+async def _moving(connection: Connection) -> list[str]:
+    row = await (await connection.execute("SELECT to_regclass('pgherd.moving') IS NOT NULL")).fetchone()
+    if not row or not row[0]:
+        return []
+    done = await connection.execute("SELECT shard FROM pgherd.moving ORDER BY shard")
+    return [str(shard) for (shard,) in await done.fetchall()]
+
+
+async def settle_idle_moves(pools: Pools, groups: Sequence[str]) -> None:
+    """At a start: the same, if there is anything to clear and nobody is changing the herd right now."""
+    async with pools.connection(groups[0]) as connection:
+        with talking_to(groups[0], "looking for unfinished moves"):
+            row = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", [CHANGE_LOCK])).fetchone()
+            if not row or not row[0]:
+                return
+        try:
+            await settle_moves(pools, groups)
+        finally:
+            await connection.execute("SELECT pg_advisory_unlock(%s)", [CHANGE_LOCK])
 
 
 async def _run(transaction: TwoPhaseTransaction, step: Step, group: str) -> None:
@@ -106,7 +162,7 @@ async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
             raise result
 
 
-async def _build_all(pools: Pools, steps: tuple[Step, ...]) -> None:
+async def _build_all(pools: Pools, steps: Sequence[Step]) -> None:
     """Groups build at the same time, each its own steps in order."""
 
     async def chain(group: str) -> None:
@@ -114,17 +170,14 @@ async def _build_all(pools: Pools, steps: tuple[Step, ...]) -> None:
             if group in step.groups:
                 await _build(pools, step, group)
 
-    groups = list(dict.fromkeys(g for s in steps for g in s.groups))
-    results = await asyncio.gather(*(chain(g) for g in groups), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    await _all(chain(g) for g in dict.fromkeys(g for s in steps for g in s.groups))
 
 
 async def _build(pools: Pools, step: Step, group: str) -> None:
     async with pools.connection(group) as connection:
         with talking_to(group, f"doing {step.kind} {step.target}"):
-            await _drop_invalid(connection, step.target)
+            if step.kind == "build_index":
+                await _drop_invalid(connection, step.target)
             await connection.execute(step.sql)
 
 

@@ -36,7 +36,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
         EXECUTE format('CREATE ROLE %I', role);
     END IF;
-    EXECUTE format('ALTER ROLE %I LOGIN BYPASSRLS PASSWORD %L', role, secret);
+    EXECUTE format('ALTER ROLE %I LOGIN BYPASSRLS REPLICATION PASSWORD %L', role, secret);
     EXECUTE format('GRANT pg_read_all_data, pg_write_all_data TO %I', role);
 END $$;
 

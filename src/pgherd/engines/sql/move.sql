@@ -1,0 +1,173 @@
+-- Moving a shard: what source and target do. The shard is named by its qualified name; slot, publication and subscription
+-- of a move share a name. pgherd.moving says what is under way here, so that it can be cleared by whoever comes next.
+
+CREATE SCHEMA IF NOT EXISTS pgherd_aside;
+
+CREATE TABLE IF NOT EXISTS pgherd.moving (
+    shard text PRIMARY KEY,
+    began_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE OR REPLACE FUNCTION pgherd.move_name(shard text) RETURNS name
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ('pgherd_move_' || md5(current_database() || shard))::name
+$$;
+
+CREATE OR REPLACE FUNCTION pgherd.aside(shard text) RETURNS regclass
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_regclass('pgherd_aside.' || quote_ident((parse_ident(shard))[2]))
+$$;
+
+-- Target: the foreign partition steps aside, still attached, and an empty table takes its name. The check repeats the
+-- partition's constraint, so that attaching the table later needs no look at its rows.
+CREATE OR REPLACE FUNCTION pgherd.begin_incoming(shard text, parent text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pgherd.moving (shard) VALUES (begin_incoming.shard);
+    EXECUTE format('ALTER FOREIGN TABLE %s SET SCHEMA pgherd_aside', shard);
+    EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE)',
+        shard, parent);
+    EXECUTE format('ALTER TABLE %s ADD CONSTRAINT pgherd_move CHECK (%s)', shard,
+        pg_get_partition_constraintdef(pgherd.aside(shard)));
+END $$;
+
+-- Source: publish the shard. Without a primary key, updates and deletes are told apart by whole rows.
+CREATE OR REPLACE FUNCTION pgherd.begin_outgoing(shard text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pgherd.moving (shard) VALUES (begin_outgoing.shard);
+    IF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = shard::regclass AND indisprimary) THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', shard);
+    END IF;
+    EXECUTE format('CREATE PUBLICATION %I FOR TABLE ONLY %s', pgherd.move_name(shard), shard);
+END $$;
+
+CREATE OR REPLACE FUNCTION pgherd.subscribe(shard text, link text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name name := pgherd.move_name(shard);
+    publisher text;
+BEGIN
+    SELECT string_agg(format('%s=%L', option_name, option_value), ' ') INTO publisher
+    FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
+    WHERE srvname = link AND option_name IN ('host', 'port', 'dbname');
+    EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, slot_name = %L, origin = none)',
+        name, publisher || format(' user=%L password=%L', pgherd.link_role(), pgherd.link_secret(link)), name, name);
+END $$;
+
+-- Target: wait until the rows that were there are copied.
+CREATE OR REPLACE FUNCTION pgherd.wait_copied(shard text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    subscription oid := (SELECT oid FROM pg_subscription WHERE subname = pgherd.move_name(shard));
+    failures bigint;
+BEGIN
+    WHILE EXISTS (SELECT FROM pg_subscription_rel WHERE srsubid = subscription AND srsubstate <> 'r') LOOP
+        PERFORM pg_stat_clear_snapshot();
+        SELECT apply_error_count + sync_error_count INTO failures FROM pg_stat_get_subscription_stats(subscription);
+        IF failures > 0 THEN
+            RAISE EXCEPTION 'the rows of % can''t be copied to their new home', shard
+                USING HINT = 'See the new home''s server log and pg_stat_subscription_stats.';
+        END IF;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+
+-- Flush what is written and give the senders something to send: a target answers that at once, not at its next report.
+CREATE OR REPLACE FUNCTION pgherd.wake_senders() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('server_version_num')::int >= 170000 THEN
+        EXECUTE 'SELECT pg_logical_emit_message(false, ''pgherd'', ''wake'', true)';
+    ELSE
+        PERFORM pg_logical_emit_message(false, 'pgherd', 'wake');
+    END IF;
+END $$;
+
+-- Source: wait until the target has flushed all that is committed here by now.
+CREATE OR REPLACE FUNCTION pgherd.wait_caught_up(shard text, timeout_s double precision) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    goal pg_lsn;
+    deadline timestamptz := clock_timestamp() + make_interval(secs => timeout_s);
+    done boolean;
+BEGIN
+    PERFORM pgherd.wake_senders();
+    goal := pg_current_wal_flush_lsn();
+    LOOP
+        SELECT confirmed_flush_lsn >= goal INTO done FROM pg_replication_slots WHERE slot_name = pgherd.move_name(shard);
+        EXIT WHEN done;
+        IF clock_timestamp() > deadline THEN
+            RAISE lock_not_available USING MESSAGE = format('the new home of %s did not catch up in %s s', shard, timeout_s);
+        END IF;
+        PERFORM pgherd.wake_senders();
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+END $$;
+
+-- Target, inside the cut-over: no more rows will come.
+CREATE OR REPLACE FUNCTION pgherd.end_incoming(shard text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', pgherd.move_name(shard));
+    EXECUTE format('DROP FOREIGN TABLE %s', pgherd.aside(shard));
+END $$;
+
+-- Take away what a move has left on its target: all of it if it did not come to its end, its tools if it did.
+CREATE OR REPLACE FUNCTION pgherd.clear_incoming(shard text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name name := pgherd.move_name(shard);
+    aside regclass := pgherd.aside(shard);
+BEGIN
+    IF EXISTS (SELECT FROM pg_subscription WHERE subname = name) THEN
+        EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', name);
+        EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', name);
+        EXECUTE format('DROP SUBSCRIPTION %I', name);
+    END IF;
+    IF EXISTS (SELECT FROM pg_class WHERE oid = aside AND relkind = 'f') THEN
+        EXECUTE format('DROP TABLE IF EXISTS %s', shard);
+        EXECUTE format('ALTER FOREIGN TABLE %s SET SCHEMA %I', aside, (parse_ident(shard))[1]);
+    ELSIF EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(shard) AND conname = 'pgherd_move') THEN
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT pgherd_move', shard);
+    END IF;
+    DELETE FROM pgherd.moving m WHERE m.shard = clear_incoming.shard;
+END $$;
+
+-- The same on its source.
+CREATE OR REPLACE FUNCTION pgherd.clear_outgoing(shard text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name name := pgherd.move_name(shard);
+    aside regclass := pgherd.aside(shard);
+    slot record;
+BEGIN
+    EXECUTE format('DROP PUBLICATION IF EXISTS %I', name);
+    FOR slot IN
+        SELECT slot_name, active_pid FROM pg_replication_slots
+        WHERE database = current_database() AND (slot_name = name OR (slot_name ~ '^pg_\d+_sync_\d+_\d+$' AND NOT active))
+    LOOP
+        IF slot.active_pid IS NOT NULL THEN
+            PERFORM pg_terminate_backend(slot.active_pid, 5000);
+        END IF;
+        PERFORM pg_drop_replication_slot(slot.slot_name);
+    END LOOP;
+    IF EXISTS (SELECT FROM pg_class WHERE oid = aside AND relkind = 'r') THEN
+        EXECUTE format('DROP TABLE %s', aside);
+    ELSIF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(shard) AND relkind = 'r' AND relreplident = 'f') THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', shard);
+    END IF;
+    DELETE FROM pgherd.moving m WHERE m.shard = clear_outgoing.shard;
+END $$;
+
+DO $$
+DECLARE
+    function regprocedure;
+BEGIN
+    FOR function IN
+        SELECT oid FROM pg_proc WHERE pronamespace = 'pgherd'::regnamespace AND proname IN ('begin_incoming', 'begin_outgoing',
+            'subscribe', 'wake_senders', 'wait_copied', 'wait_caught_up', 'end_incoming', 'clear_incoming', 'clear_outgoing')
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);
+    END LOOP;
+END $$;

@@ -1,0 +1,128 @@
+"""Which shards to move where: pure. Bytes are evened out within what tablespaces allow, moving as few as will do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import ChangeRefused
+from ..model.names import Name
+from ..model.schema import TableKind
+from ..model.topology import Group, GroupId, Shard, Topology
+from .placement import serves
+
+TOLERANCE = 0.05
+"""A move must even out at least this share of the mean; less is not worth its traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Shards that go from one group to another together: one, or those that foreign keys tie to it."""
+
+    shards: tuple[Name, ...]
+    source: GroupId
+    target: GroupId
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    shards: tuple[Shard, ...]
+    home: GroupId
+    bytes: int
+    choices: tuple[GroupId, ...]
+
+
+def rebalance(topology: Topology, sizes: Mapping[str, int]) -> tuple[Move, ...]:
+    """Moves that even out the groups' bytes. ``sizes``: bytes of each shard by ``Name.sql``; unknown ones count as 1.
+
+    Greedy: again and again the one move that evens out most, until none is worth it. Every unit moves at most once.
+    """
+    units = _units(topology, sizes)
+    load = _load(topology, units)
+    mean = sum(load.values()) / len(load)
+    moves: list[Move] = []
+    while True:
+        gain, unit, target = max(
+            (
+                (min(load[u.home] - load[g], u.bytes) - max(0, load[g] + u.bytes - load[u.home]), u, g)
+                for u in units
+                for g in u.choices
+                if g != u.home
+            ),
+            key=lambda option: (option[0], -option[1].bytes, option[1].shards[0].name, option[2]),
+            default=(0, None, None),
+        )
+        if unit is None or target is None or gain <= TOLERANCE * mean:
+            return tuple(moves)
+        moves.append(_move(unit, target))
+        load[unit.home] -= unit.bytes
+        load[target] += unit.bytes
+        units = [u for u in units if u is not unit]
+
+
+def drain(topology: Topology, sizes: Mapping[str, int], group: GroupId) -> tuple[Move, ...]:
+    """Moves that leave no shard in ``group``; ChangeRefused naming a shard that may live nowhere else."""
+    topology.group(group)
+    local = [
+        t.name for t in topology.schema.tables if t.kind is TableKind.LOCAL and topology.homes[t.name.sql] == group
+    ]
+    if local:
+        raise ChangeRefused(
+            f"table {local[0]} is whole in group {group}, and local tables can't be moved",
+            hint="distribute it, or make it a reference table",
+        )
+    units = _units(topology, sizes)
+    load = _load(topology, units)
+    moves: list[Move] = []
+    for unit in sorted((u for u in units if u.home == group), key=lambda u: (-u.bytes, u.shards[0].name)):
+        choices = [g for g in unit.choices if g != group]
+        if not choices:
+            raise ChangeRefused(
+                f"shard {unit.shards[0].name} may live in no other group than {group}",
+                hint="add a server at a place that its tablespace allows (pgherd node add --region …)",
+            )
+        target = min(choices, key=lambda g: (load[g], g))
+        load[target] += unit.bytes
+        moves.append(_move(unit, target))
+    return tuple(moves)
+
+
+def _move(unit: _Unit, target: GroupId) -> Move:
+    return Move(tuple(s.relation for s in unit.shards), unit.home, target, unit.bytes)
+
+
+def _load(topology: Topology, units: list[_Unit]) -> dict[GroupId, int]:
+    load = {g.name: 0 for g in topology.groups}
+    for unit in units:
+        load[unit.home] += unit.bytes
+    return load
+
+
+def _units(topology: Topology, sizes: Mapping[str, int]) -> list[_Unit]:
+    """Shards by what must stay together: those of tables tied by foreign keys, at the same place in their tables."""
+    tied: dict[Name, Name] = {}
+    for table in topology.schema.tables:
+        if table.kind is TableKind.DISTRIBUTED:
+            root = tied.setdefault(table.name, table.name)
+            for key in table.foreign_keys:
+                if topology.table(key.references).kind is TableKind.DISTRIBUTED:
+                    other = tied.setdefault(key.references, key.references)
+                    tied = {name: other if at == root else at for name, at in tied.items()}
+                    root = other
+    together: dict[tuple[Name, str], list[Shard]] = {}
+    for table in topology.schema.tables:
+        if table.kind is TableKind.DISTRIBUTED:
+            for shard in topology.shards(table):
+                together.setdefault((tied[table.name], repr([lv.bound for lv in shard.path])), []).append(shard)
+    return [_unit(topology, shards, sizes) for shards in together.values()]
+
+
+def _unit(topology: Topology, shards: list[Shard], sizes: Mapping[str, int]) -> _Unit:
+    spaces = [topology.schema.tablespace(s.tablespace) if s.tablespace else None for s in shards]
+
+    def allowed(group: Group) -> bool:
+        return all(serves(group, space) for space in spaces)
+
+    choices = tuple(g.name for g in topology.groups if allowed(g))
+    return _Unit(tuple(shards), shards[0].home, sum(sizes.get(s.relation.sql, 1) for s in shards), choices)

@@ -36,7 +36,7 @@ def test_every_command_and_option_is_documented(name: str, command: Any) -> None
     assert line, f"docs/commands.md has no line for {name}"
     shared = {"--home", "--json", "--dsn", "--help"}
     for parameter in command.params:
-        names = {o for o in parameter.opts if o.startswith("-")} - shared
+        names = {o for o in [*parameter.opts, *parameter.secondary_opts] if o.startswith("-")} - shared
         assert not names or any(n in line for n in names), f"{name} {parameter.opts} is not documented"
 
 

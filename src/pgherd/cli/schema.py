@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import dialect
 from ..client import connect_async
 from ..errors import BadInput
 from ..model.schema import Schema
-from ..planning.plan import Plan, Step
+from ..planning.plan import Plan
 from .options import DsnOption, HomeOption, JsonOption
-from .output import err, out, print_json, shorten, table_of
+from .output import out, print_json, shorten, table_of
+from .progress import execute_with_progress
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -46,14 +46,7 @@ async def _apply(desired: Schema, only_plan: bool, home: Path | None, dsn: str |
         if only_plan or not made.steps:
             print_json(made.as_json()) if json else _show(made, herd.topology.generation)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as bar:
-            task = bar.add_task("applying", total=len(made.steps))
-
-            def on_step(number: int, total: int, step: Step) -> None:
-                bar.update(task, completed=number, description=escape(f"{step.kind} {shorten(step.target, 40)}"))
-
-            reached = await herd.execute(made, on_step)
+        reached = await execute_with_progress(herd, made, "applying")
         if json:
             print_json({**made.as_json(), "generation": reached.generation, "applied": True})
         else:

@@ -12,7 +12,7 @@ from ..model.topology import Group, GroupId, Shard, Topology
 from .placement import serves
 
 TOLERANCE = 0.05
-"""A move must even out at least this share of the mean; less is not worth its traffic."""
+"""A move must bring two groups nearer to each other by this share of the mean; less is not worth its traffic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +36,23 @@ class _Unit:
 def rebalance(topology: Topology, sizes: Mapping[str, int]) -> tuple[Move, ...]:
     """Moves that even out the groups' bytes. ``sizes``: bytes of each shard by ``Name.sql``; unknown ones count as 1.
 
-    Greedy: again and again the one move that evens out most, until none is worth it. Every unit moves at most once.
+    Greedy: the one move that lowers the sum of squares most, again and again, until none is worth it.
     """
     units = _units(topology, sizes)
     load = _load(topology, units)
     mean = sum(load.values()) / len(load)
     moves: list[Move] = []
     while True:
-        gain, unit, target = max(
-            (
-                (min(load[u.home] - load[g], u.bytes) - max(0, load[g] + u.bytes - load[u.home]), u, g)
-                for u in units
-                for g in u.choices
-                if g != u.home
-            ),
-            key=lambda option: (option[0], -option[1].bytes, option[1].shards[0].name, option[2]),
-            default=(0, None, None),
+        options = (
+            (unit.bytes * (load[unit.home] - load[group] - unit.bytes), unit, group)
+            for unit in units
+            for group in unit.choices
+            if 2 * min(unit.bytes, load[unit.home] - load[group] - unit.bytes) > TOLERANCE * mean
         )
-        if unit is None or target is None or gain <= TOLERANCE * mean:
+        best = max(options, key=lambda o: (o[0], -o[1].bytes, o[1].shards[0].name, o[2]), default=None)
+        if best is None:
             return tuple(moves)
+        _, unit, target = best
         moves.append(_move(unit, target))
         load[unit.home] -= unit.bytes
         load[target] += unit.bytes

@@ -13,19 +13,20 @@ from ..planning.compile import server_name
 from ..planning.join import join_steps, role_names
 from ..planning.plan import Phase, Plan, Step, Traits
 from .servers.engine import ServersEngine
-from .servers.scripts import script
 
 
 class FleetEngine(ServersEngine):
     """Several groups of plain servers, linked to each other by postgres_fdw and dblink."""
 
     name = EngineName.FLEET
+    scripts = ("catalog", "calibration", "fleet", "move")
     traits = Traits(keys_on_parent=False, enforces_placement=True)
 
     async def first_plan(self, groups: tuple[Group, ...]) -> Plan:
         """Schema ``pgherd``, a role for links and the links; on a known herd, links that moved and groups that join."""
         known = self.topology
-        if known.generation and known.groups == groups:
+        old_catalog = await self.has_old_catalog()
+        if known.generation and known.groups == groups and not old_catalog:
             return Plan(known.generation)
         everywhere = tuple(g.name for g in groups)
         if known.generation:
@@ -37,7 +38,8 @@ class FleetEngine(ServersEngine):
                 )
             old = {g.name: g for g in known.groups}
             result = replace(known, generation=known.generation + 1, groups=groups)
-            steps = tuple(self._set_link(tuple(old), g, None) for g in groups if g.name in old and g != old[g.name])
+            steps: tuple[Step, ...] = (self.install_catalog(tuple(old)),) if old_catalog else ()
+            steps += tuple(self._set_link(tuple(old), g, None) for g in groups if g.name in old and g != old[g.name])
             new = tuple(g.name for g in groups if g.name not in old)
             if new:
                 steps += tuple([s async for s in self._join(result, new)])
@@ -67,7 +69,7 @@ class FleetEngine(ServersEngine):
 
     def _install_on(self, where: tuple[GroupId, ...], groups: tuple[Group, ...], password: str) -> Iterator[Step]:
         """Schema ``pgherd``, the role of links, and links to all ``groups``, on the groups ``where``."""
-        yield Step("install_catalog", "schema pgherd", where, script("catalog") + script("fleet") + script("move"))
+        yield self.install_catalog(where)
         for name in where:
             sql = f"INSERT INTO pgherd.self (group_name) VALUES ({quote_literal(name)})"
             yield Step("name_group", name, (name,), sql)

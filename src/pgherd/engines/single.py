@@ -14,20 +14,22 @@ class SingleEngine(ServersEngine):
     """Everything in one group: partitioned tables stay partitioned, tablespaces are recorded."""
 
     name = EngineName.SINGLE
+    scripts = ("catalog", "calibration", "single")
     traits = Traits(keys_on_parent=True, enforces_placement=False)
 
     async def first_plan(self, groups: tuple[Group, ...]) -> Plan:
         """Schema ``pgherd`` and pgvector on a new server; a new address on a known one."""
         known = self.topology
-        if known.generation and known.groups == groups:
+        old_catalog = await self.has_old_catalog()
+        if known.generation and known.groups == groups and not old_catalog:
             return Plan(known.generation)
         result = replace(known, generation=known.generation + 1, groups=groups)
-        steps: tuple[Step, ...] = ()
+        steps: tuple[Step, ...] = (self.install_catalog((groups[0].name,)),) if old_catalog else ()
         if not known.generation:
             result = Topology(1, self.name, groups)
             only = (groups[0].name,)
             steps = (
                 Step("install_extension", "vector", only, script("pgvector")),
-                Step("install_catalog", "schema pgherd", only, script("catalog") + script("single")),
+                self.install_catalog(only),
             )
         return Plan(known.generation, (Phase((), steps, result),))

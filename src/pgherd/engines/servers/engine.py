@@ -8,15 +8,16 @@ from typing import Any
 
 from ...errors import GroupUnavailable, HerdError, NoSuchHerd
 from ...model.schema import Schema
-from ...model.topology import EngineName, Group, Topology
+from ...model.topology import EngineName, Group, GroupId, Topology
 from ...planning.apply import plan_apply
 from ...planning.move import plan_moves
-from ...planning.plan import Plan, Traits
+from ...planning.plan import Plan, Step, Traits
 from ...planning.rebalance import Move
 from ..base import Connection, OnStep
 from ..failures import talking_to
 from .executor import execute, settle_idle_moves
 from .pools import Pools
+from .scripts import catalog, digest
 from .store import read_generation, read_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers
 
@@ -25,6 +26,8 @@ class ServersEngine:
     """See :class:`pgherd.engines.base.Engine`. ``base`` holds the libpq parameters that all groups share."""
 
     name: EngineName
+    scripts: tuple[str, ...]
+    """the SQL files that make schema ``pgherd``"""
     traits: Traits
 
     def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
@@ -67,6 +70,24 @@ class ServersEngine:
         """The plan that makes servers a herd, or follows servers whose address changed."""
         raise NotImplementedError
 
+    def install_catalog(self, groups: tuple[GroupId, ...]) -> Step:
+        """Make schema ``pgherd``, or bring one that an older version made up to date."""
+        return Step("install_catalog", "schema pgherd", groups, catalog(self.scripts))
+
+    async def has_old_catalog(self) -> bool:
+        """Whether another version made the herd's schema ``pgherd``, and we may change it."""
+        if not self._topology.generation:
+            return False
+        first = self._topology.groups[0].name
+        async with self._pools.connection(first) as connection:
+            with talking_to(first, "reading the catalog's version"):
+                query = "SELECT to_regclass('pgherd.catalog'), has_schema_privilege('pgherd', 'CREATE')"
+                table, permitted = (await (await connection.execute(query)).fetchall())[0]
+                if not permitted or table is None:
+                    return bool(permitted)
+                done = await connection.execute("SELECT digest FROM pgherd.catalog")
+                return [row[0] for row in await done.fetchall()] != [digest(self.scripts)]
+
     async def start(self, groups: tuple[Group, ...]) -> None:
         """Make the servers a herd if they are none yet, settle what was left half done, follow changed addresses."""
         await self._pools.set_groups(groups)
@@ -76,7 +97,7 @@ class ServersEngine:
                 await settle_leftovers(self._pools, [group.name], 0.0)
         await self.refresh()
         if self._topology.generation:
-            with suppress(GroupUnavailable):
+            with suppress(HerdError):  # a group is down, or it is not for this role to clear up
                 await settle_idle_moves(self._pools, [g.name for g in self._topology.groups])
         await self._pools.set_groups(groups)
         plan = await self.first_plan(groups)

@@ -3,6 +3,13 @@
 CREATE SCHEMA IF NOT EXISTS pgherd;
 GRANT USAGE ON SCHEMA pgherd TO PUBLIC;
 
+-- Which version of these scripts made this schema; another version's runs them again.
+CREATE TABLE IF NOT EXISTS pgherd.catalog (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    digest text NOT NULL
+);
+GRANT SELECT ON pgherd.catalog TO PUBLIC;
+
 -- The herd at every generation it had; the highest one counts.
 CREATE TABLE IF NOT EXISTS pgherd.topology (
     generation bigint PRIMARY KEY,

@@ -8,6 +8,8 @@ CREATE TABLE IF NOT EXISTS pgherd.moving (
     began_at timestamptz NOT NULL DEFAULT now()
 );
 
+GRANT SELECT ON pgherd.moving TO PUBLIC;
+
 CREATE OR REPLACE FUNCTION pgherd.move_name(shard text) RETURNS name
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT ('pgherd_move_' || md5(current_database() || shard))::name

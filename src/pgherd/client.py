@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from psycopg import sql
@@ -15,7 +16,7 @@ from .embedding.base import Embedder, model_from_spec
 from .engines.base import Connection, Engine, OnStep
 from .engines.failures import talking_to
 from .engines.open import open_dsn, open_home
-from .errors import BadInput, StaleTopology, UnknownName
+from .errors import BadInput, GroupUnavailable, ServerRefused, StaleTopology, UnknownName
 from .herdfile import default_home
 from .model.names import Name
 from .model.schema import Column, Index, Schema, Table, TableKind
@@ -28,10 +29,16 @@ from .rows.statements import modified_reference_tables
 from .rows.where import Condition, condition_of
 from .rows.write import Writer, everywhere
 from .search.hits import Hits
+from .search.hybrid import hybrid_request_of
 from .search.request import Page, Request, request_of, vector_column
 from .search.scatter import scatter
+from .search.words import words_of
+from .tuning.calibrate import SAMPLE, Progress, tune
+from .tuning.knowledge import Calibrations
+from .tuning.store import Calibration
 
 T = TypeVar("T")
+LOOK_EVERY_S = 2.0
 DEFAULT_MODEL = "wordllama"
 
 
@@ -66,6 +73,8 @@ class AsyncHerd:
         self._engine = engine
         self._embedder = embedder
         self._known: dict[Name, _Known] = {}
+        self._calibrations = Calibrations()
+        self._looked_at = monotonic()
 
     @property
     def topology(self) -> Topology:
@@ -133,12 +142,26 @@ class AsyncHerd:
         return rows
 
     async def with_fresh_topology(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run ``call``, which writes all or nothing; once more with the newest topology if it has changed meanwhile."""
+        """Run ``call``, which writes all or nothing; once more if it failed because the herd has changed meanwhile."""
+        known = self.topology.generation
         try:
             return await call()
-        except StaleTopology:
-            await self._engine.refresh()
+        except (StaleTopology, ServerRefused):
+            if (await self._engine.refresh()).generation == known:
+                raise
             return await call()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look for a newer topology; with an old one, moved shards are found the long way."""
+        return monotonic() - self._looked_at > LOOK_EVERY_S
+
+    async def look(self) -> None:
+        """Read the topology again if a group knows a newer one; not more often than every few seconds."""
+        self._looked_at = monotonic()
+        with suppress(GroupUnavailable):
+            if await self._engine.newest_generation() != self.topology.generation:
+                await self._engine.refresh()
 
     def _group_for(self, region: str | None) -> str:
         for group in self.topology.groups:
@@ -192,6 +215,11 @@ class AsyncTable:
     def __init__(self, herd: AsyncHerd, name: Name) -> None:
         self._herd = herd
         self._name = name
+
+    @property
+    def herd(self) -> AsyncHerd:
+        """The herd it belongs to."""
+        return self._herd
 
     @property
     def definition(self) -> Table:
@@ -327,6 +355,10 @@ class AsyncTable:
         column: str | None = None,
         metric: str | None = None,
         ef_search: int | None = None,
+        recall: float | None = None,
+        hybrid: bool | str = False,
+        text_column: str | None = None,
+        text_config: str | None = None,
         partial: bool = False,
     ) -> Hits:
         """The ``k`` rows nearest to a text or vector, over all groups that can hold them.
@@ -337,8 +369,17 @@ class AsyncTable:
         with ``exact`` none is left out; an index may miss some. ``exact`` reads every row instead of the index.
         ``columns`` default to all but vectors; ``column`` names the vector column where there are several; ``metric``
         defaults to the one its index serves. ``partial`` accepts missing groups.
+        ``recall`` is the share of the ``k`` nearest rows to be found: the cheapest setting that finds it is taken, as
+        measured by :meth:`tune` (without a condition); 1.0 reads every row. Left out, 0.95 is aimed at; an index that
+        was never measured gets ``ef_search`` = max(200, 4 k).
+        ``hybrid`` fuses the nearest rows with those whose text matches the question (words, "phrases", or, -not: see
+        websearch_to_tsquery; the ranking is search/hybrid.py's); with a vector for a question give the words:
+        ``hybrid="…"``. ``text_column`` is where they are looked for, ``text_config`` PostgreSQL's text search
+        configuration (see search/words.py for what they default to).
         Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
+        if self._herd.is_due:
+            await self._herd.look()
         model = self.model_of(question, column)
         vector = question if model is None else (await asyncio.to_thread(model.embed, [question]))[0]
         router, request = self.request(
@@ -353,14 +394,45 @@ class AsyncTable:
             columns=columns,
             metric=metric,
             ef_search=ef_search,
+            recall=recall,
+            words=words_of(question, hybrid, model),
+            text_column=text_column,
+            text_config=text_config,
         )
         return await scatter(self._herd._engine, router, request, partial=partial)
 
-    def request(self, vector: Any, k: int, *, column: str | None = None, **options: Any) -> tuple[Router, Request]:
-        """A search for a vector, checked but not yet carried out; options as for :meth:`search`."""
+    def request(
+        self, vector: Any, k: int, *, column: str | None = None, words: str | None = None, **options: Any
+    ) -> tuple[Router, Request]:
+        """A search for a vector (hybrid: and words), checked but not carried out; options as for :meth:`search`."""
         known = self._herd._about(self._name)
-        target = vector_column(known.table, column)
-        return known.router, request_of(known.table, known.indexes, known.router, vector, k=k, column=target, **options)
+        table, indexes, router = known.table, known.indexes, known.router
+        target = vector_column(table, column)
+        options["knowledge"] = self._herd._calibrations
+        if words is not None:
+            return router, hybrid_request_of(table, indexes, router, vector, words, k=k, column=target, **options)
+        for name in ("text_column", "text_config"):
+            if options.pop(name, None) is not None:
+                raise BadInput(f"{name} belongs to a hybrid search", hint="say hybrid=True, or leave it out")
+        return router, request_of(table, indexes, router, vector, k=k, column=target, **options)
+
+    async def tune(
+        self, column: str | None = None, *, sample: int = SAMPLE, progress: Progress | None = None
+    ) -> tuple[Calibration, ...]:
+        """Measure the vector indexes, all or one column's, with ``sample`` questions, for searches to choose by.
+
+        Reads every row ``sample`` times. One calibration a shard and index; kept in the herd. ``progress`` is told the
+        number of questions asked and to be asked in all. Raises BadInput, GroupUnavailable, ServerRefused.
+        """
+        await self._herd._engine.refresh()  # shards may have moved
+        known = self._herd._about(self._name)
+        if column is not None:
+            vector_column(known.table, column)
+        found = await tune(
+            self._herd._engine, known.table, known.indexes, column=column, sample=sample, progress=progress
+        )
+        self._herd._calibrations.forget()
+        return found
 
     def model_of(self, question: Any, column: str | None) -> Embedder | None:
         """The model that a question in words needs; None for a vector. BadInput for an empty question."""

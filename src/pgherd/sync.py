@@ -22,6 +22,9 @@ from .model.topology import Topology
 from .planning.plan import Plan
 from .search.hits import Hits
 from .search.scatter import scatter
+from .search.words import words_of
+from .tuning.calibrate import SAMPLE, Progress
+from .tuning.store import Calibration
 
 T = TypeVar("T")
 
@@ -179,11 +182,20 @@ class HerdTable:
         """The row with that primary key; see :meth:`pgherd.client.AsyncTable.get`."""
         return self._loop.run(self._inner.get(key))
 
+    def tune(
+        self, column: str | None = None, *, sample: int = SAMPLE, progress: Progress | None = None
+    ) -> tuple[Calibration, ...]:
+        """Measure the vector indexes; see :meth:`pgherd.client.AsyncTable.tune`."""
+        return self._loop.run(self._inner.tune(column, sample=sample, progress=progress))
+
     def search(self, question: Any, k: int = 10, **options: Any) -> Hits:
         """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""
         self._loop.check_open()
+        if self._inner.herd.is_due:
+            self._loop.run(self._inner.herd.look())
         partial, column = options.pop("partial", False), options.pop("column", None)
         model = self._inner.model_of(question, column)
+        words = words_of(question, options.pop("hybrid", False), model)
         vector = question if model is None else model.embed([question])[0]
-        router, request = self._inner.request(vector, k, column=column, **options)
+        router, request = self._inner.request(vector, k, column=column, words=words, **options)
         return run(scatter(self._immediate, router, request, partial=partial))

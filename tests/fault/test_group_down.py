@@ -22,7 +22,8 @@ CREATE TABLESPACE one WITH (replica_placement='{"num_replicas": 1, "placement_bl
   [{"cloud": "local", "region": "one", "zone": "a", "min_num_replicas": 1}]}');
 CREATE TABLESPACE two WITH (replica_placement='{"num_replicas": 1, "placement_blocks":
   [{"cloud": "local", "region": "two", "zone": "a", "min_num_replicas": 1}]}');
-CREATE TABLE doc (id bigint, region text, v vector(2), PRIMARY KEY (region, id)) PARTITION BY LIST (region);
+CREATE TABLE doc (id bigint, region text, v vector(2), body text DEFAULT 'a word', PRIMARY KEY (region, id))
+  PARTITION BY LIST (region);
 CREATE TABLE doc_one PARTITION OF doc FOR VALUES IN ('one') TABLESPACE one;
 CREATE TABLE doc_two PARTITION OF doc FOR VALUES IN ('two') TABLESPACE two;
 """
@@ -64,6 +65,7 @@ def test_the_error_names_the_group(two_is_down: Herd, servers: LocalHerd) -> Non
     for call in (
         lambda: table.search([1, 1]),
         lambda: table.search([1, 1], where={"region": "two"}),
+        lambda: table.search([1, 1], hybrid="word"),
         lambda: table.get(("two", 1)),
         lambda: table.insert([{"id": 9, "region": r, "v": [1, 1]} for r in ("one", "two")]),
         lambda: table.upsert({"id": 9, "region": "two"}),
@@ -83,6 +85,11 @@ def test_the_error_names_the_group(two_is_down: Herd, servers: LocalHerd) -> Non
 def test_partial_says_what_is_missing(two_is_down: Herd) -> None:
     hits = two_is_down.table("doc").search([1, 1], k=20, partial=True)
     assert (len(hits), hits.complete, hits.missing) == (5, False, ("two",))
+    both = two_is_down.table("doc").search([1, 1], k=20, hybrid="word", partial=True)
+    assert (len(both), both.complete, both.missing) == (5, False, ("two",))
+    assert {h.group for h in both} == {"one"}
+    assert both[0].score is not None
+    assert both[0].score > 1 / 61
     assert {h.group for h in hits} == {"one"}
     assert [g.name for g in hits.groups if g.name not in hits.missing] == ["one"]
     document = hits.as_json()

@@ -80,6 +80,10 @@ def test_apply_load_search_status(shell: Shell, schema: Path, notes: Path) -> No
     assert found["hits"][0]["row"] == {"id": 1, "place": "east", "body": "the cat sleeps"}
     assert {"distance", "row", "shard", "group"} <= set(found["hits"][0])
     assert {"name", "ms"} <= set(found["groups"][0])
+    both = shell.json("search", "note", "dog barks", "--hybrid", "--text-column", "body")
+    assert both["hits"][0]["row"]["id"] == 2
+    assert both["hits"][0]["score"] > both["hits"][1]["score"]
+    assert "score" in shell.run("search", "note", "dog barks", "--hybrid", "--text-column", "body")[1]
     only = shell.json("search", "note", "a kitten", "--where", "place = 'west'")
     assert [h["shard"] for h in only["hits"]] == ["note_west"]
     assert len(only["groups"]) == 1

@@ -116,8 +116,15 @@ def search(
         float | None, typer.Option(help="Only rows at least this similar (cosine: -1 to 1).")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every row instead of using the index.")] = False,
+    recall: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Aim at this share of the nearest rows, up to 1 (see index tune)."),
+    ] = None,
     column: Annotated[str | None, typer.Option(help="Which vector column, if there are several.")] = None,
     metric: Annotated[str | None, typer.Option(help="cosine, l2, ip, l1, hamming or jaccard.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Also rank by matching words, and fuse both.")] = False,
+    text_column: Annotated[str | None, typer.Option(help="Where --hybrid looks for the words.")] = None,
+    text_config: Annotated[str | None, typer.Option(help="Text search configuration (default: english).")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Accept that groups are missing.")] = False,
     model: ModelOption = None,
     home: HomeOption = None,
@@ -127,16 +134,17 @@ def search(
     """Find the rows nearest to a question, over all groups at once."""
     asked: Any = _vector(question) if question.lstrip().startswith("[") else question
     options = {
-        "where": where, "min_similarity": min_similarity, "exact": exact, "column": column, "metric": metric,
-        "partial": partial,
+        "where": where, "min_similarity": min_similarity, "exact": exact, "recall": recall, "column": column,
+        "metric": metric, "hybrid": hybrid, "text_column": text_column, "text_config": text_config, "partial": partial,
     }  # fmt: skip
     hits = asyncio.run(_search(table, asked, k, options, model, home, dsn))
     if json:
         print_json(hits.as_json())
         return
     columns = list(hits[0].row) if hits else []
-    rows = [[h.distance, h.group, *(h.row[c] for c in columns)] for h in hits]
-    out.print(table_of(["distance", "group", *columns], rows))
+    score = ["score"] if hybrid else []
+    rows = [[*(h.score for _ in score), h.distance, h.group, *(h.row[c] for c in columns)] for h in hits]
+    out.print(table_of([*score, "distance", "group", *columns], rows))
     answered = ", ".join(f"{g.name} {g.ms:.1f} ms" for g in hits.groups)
     out.print(f"[dim]{len(hits)} rows; answered by {escape(answered)}[/]")
     if hits.missing:

@@ -3,8 +3,13 @@
 The new home gets a table of its own, filled and kept up by logical replication; then one short two-phase commit swaps
 table and foreign partition on every node. Whoever writes to the shard waits for that commit only. A subscription
 writes to the publisher's schema and name and refuses a foreign table, so the new home's foreign partition steps aside
-first; it stays attached and in use. Other nodes' foreign partitions are swapped before the source is locked: a writer
-that comes through one of them holds that and waits for the source, and no detector sees a deadlock over two servers.
+first; it stays attached and in use.
+
+No detector sees a deadlock over two servers, and whoever comes to a shard through another node holds a lock on the
+table there and then wants one on the shard at its home. So the commit asks all nodes at the same time, for the tables before
+the shard, and for what keeps writers out before what keeps readers out: those who are on their way get through. (A
+write to any hash shard looks at its parent, too; so does the new home's check while the last rows arrive.) What
+deadlocks remain, of writers over several groups or tied tables, end when the executor gives up early and tries again.
 """
 
 from __future__ import annotations
@@ -12,25 +17,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..errors import PlacementUnsatisfied
 from ..model.names import Name, quote_ident, quote_literal
 from ..model.schema import Partition, Table, leaves
 from ..model.topology import GroupId, Topology
 from . import ddl
 from .apply import finish
 from .compile import Compiler, server_name
-from .plan import Phase, Plan, Step, Traits
+from .placement import serves
+from .plan import BRIEFLY, Phase, Plan, Step, Traits
 from .rebalance import Move
 
 ASIDE = "pgherd_aside"
 """Schema of what steps aside during a move."""
 WAIT = "writers of this shard, for the moment of the commit"
+HOLD_S = 0.5
+"""How long writers may be held up while their last rows are on the way; then they go on, and it is tried again."""
 
 
 def plan_moves(topology: Topology, moves: tuple[Move, ...], traits: Traits) -> Plan:
-    """One phase a move: generation by generation, so that a plan that is stopped has moved what it has moved."""
+    """One phase a move: generation by generation, so that a plan that is stopped has moved what it has moved.
+
+    Raises PlacementUnsatisfied for a move to a group that a shard's tablespace does not allow.
+    """
     phases = []
     reached = topology
     for move in moves:
+        _check_allowed(topology, move)
         homes = {**reached.homes, **{name.sql: move.target for name in move.shards}}
         target = replace(reached, generation=reached.generation + 1, homes=homes)
         mover = _Mover(reached, target, move, Compiler(target, traits, target.schema))
@@ -47,12 +60,12 @@ class _Mover:
         self._parts = [_find(before, name) for name in move.shards]
 
     def builds(self) -> Iterator[Step]:
-        for table, parent, part in self._parts:
-            name = quote_literal(part.name.sql)
-            yield self._step("clear_move", part.name, self._target, f"SELECT pgherd.clear_incoming({name})")
-            yield self._step("clear_move", part.name, self._source, f"SELECT pgherd.clear_outgoing({name})")
-            sql = f"SELECT pgherd.begin_incoming({name}, {quote_literal(parent.sql)})"
+        yield from self.afters()
+        for _, parent, part in self._parts:
+            sql = f"SELECT pgherd.begin_incoming({quote_literal(part.name.sql)}, {quote_literal(parent.sql)})"
             yield self._step("make_table", part.name, self._target, sql)
+        for table, _, part in self._parts:
+            name = quote_literal(part.name.sql)
             for text in self._compiler.leaf_constraints(table, part):
                 yield self._step("add_key", part.name, self._target, f"ALTER TABLE {part.name.sql} ADD {text}")
             yield self._step("publish", part.name, self._source, f"SELECT pgherd.begin_outgoing({name})")
@@ -69,29 +82,37 @@ class _Mover:
 
     def commits(self) -> Iterator[Step]:
         server = server_name(self._move.target)
+        everywhere = tuple(g.name for g in self._after.groups)
+        parents = ", ".join(dict.fromkeys(parent.sql for _, parent, _ in self._parts))
+        shards = ", ".join(part.name.sql for _, _, part in self._parts)
+        first = self._parts[0][2].name
+        sql = f"LOCK TABLE ONLY {parents} IN EXCLUSIVE MODE"
+        yield self._step("hold_writers", first, everywhere, sql, BRIEFLY)
+        yield self._step("hold_shard", first, self._source, f"LOCK TABLE {shards} IN EXCLUSIVE MODE", WAIT)
+        for _, _, part in self._parts:
+            sql = f"SELECT pgherd.wait_caught_up({quote_literal(part.name.sql)}, {HOLD_S})"
+            yield self._step("catch_up", part.name, self._source, sql, WAIT)
+        sql = f"LOCK TABLE ONLY {parents} IN ACCESS EXCLUSIVE MODE"
+        yield self._step("hold_readers", first, everywhere, sql, BRIEFLY)
         for _, parent, part in self._parts:
             link = ddl.create_foreign_partition(part.name, parent, part.bound, server)
             if self._others:
                 sql = f"DROP FOREIGN TABLE {part.name.sql};\n{link}"
-                yield self._step("relink_shard", part.name, self._others, sql, WAIT)
-        for _, _, part in self._parts:
-            lock = f"LOCK TABLE {part.name.sql} IN ACCESS EXCLUSIVE MODE"
-            yield self._step("hold_shard", part.name, self._source, lock, WAIT)
+                yield self._step("relink_shard", part.name, self._others, sql, BRIEFLY)
         for table, parent, part in self._parts:
-            name = quote_literal(part.name.sql)
-            yield self._step("catch_up", part.name, self._source, f"SELECT pgherd.wait_caught_up({name}, 5)", WAIT)
+            sql = (
+                f"SELECT pgherd.end_incoming({quote_literal(part.name.sql)});\n"
+                f"ALTER TABLE {parent.sql} ATTACH PARTITION {part.name.sql} {part.bound.sql}"
+            )
+            yield self._step("swap_in", part.name, self._target, sql, WAIT)
+            yield from self._compiler.leaf_extras(table, part.name, self._target)
+        for _, parent, part in self._parts:
             link = ddl.create_foreign_partition(part.name, parent, part.bound, server)
             sql = (
                 f"ALTER TABLE {parent.sql} DETACH PARTITION {part.name.sql};\n"
                 f"ALTER TABLE {part.name.sql} SET SCHEMA {ASIDE};\n{link}"
             )
             yield self._step("swap_out", part.name, self._source, sql, WAIT)
-            sql = (
-                f"SELECT pgherd.end_incoming({name});\n"
-                f"ALTER TABLE {parent.sql} ATTACH PARTITION {part.name.sql} {part.bound.sql}"
-            )
-            yield self._step("swap_in", part.name, self._target, sql, WAIT)
-            yield from self._compiler.leaf_extras(table, part.name, self._target)
         yield from finish(self._before, self._after)
 
     def afters(self) -> Iterator[Step]:
@@ -102,6 +123,17 @@ class _Mover:
 
     def _step(self, kind: str, name: Name, groups: tuple[GroupId, ...], sql: str, blocks: str = "nobody") -> Step:
         return Step(kind, str(name), groups, sql, blocks=blocks, undo="cleared when the move is planned again")
+
+
+def _check_allowed(topology: Topology, move: Move) -> None:
+    """Guards invariant 3, whoever thought of the move."""
+    for shard in (s for t in topology.schema.tables for s in topology.shards(t) if s.relation in move.shards):
+        space = topology.schema.tablespace(shard.tablespace) if shard.tablespace else None
+        if not serves(topology.group(move.target), space):
+            raise PlacementUnsatisfied(
+                f"tablespace {shard.tablespace!r} doesn't allow group {move.target} for shard {shard.relation}",
+                hint="let pgherd rebalance or pgherd node drain choose the groups",
+            )
 
 
 def _find(topology: Topology, name: Name) -> tuple[Table, Name, Partition]:

@@ -12,13 +12,23 @@ from .request import Page, Request
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One row: its distance to the question, its columns, and where it lives."""
+    """One row: its distance to the question, its columns, and where it lives.
+
+    A hybrid search gives a ``score`` (higher is better), and NaN as the distance of a row that has no vector.
+    """
 
     distance: float
     row: dict[str, Any]
     shard: str
     group: str
     key: tuple[Any, ...] = field(default=(), repr=False)
+    score: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Its stable keys; ``score`` only if there is one."""
+        distance = self.distance if self.distance == self.distance else None
+        document = {"distance": distance, "row": self.row, "shard": self.shard, "group": self.group}
+        return document if self.score is None else {"score": self.score, **document}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +59,7 @@ class Hits(list[Hit]):
     def as_json(self) -> dict[str, Any]:
         """The stable keys of ``pgherd search --json``."""
         return {
-            "hits": [{"distance": h.distance, "row": h.row, "shard": h.shard, "group": h.group} for h in self],
+            "hits": [h.as_json() for h in self],
             "groups": [{"name": g.name, "ms": round(g.ms, 3)} for g in self.groups],
             "complete": self.complete,
             "missing": list(self.missing),
@@ -69,7 +79,7 @@ def merge(lists: Sequence[Sequence[Hit]], k: int, max_distance: float | None = N
 
 def next_page(request: Request, hits: Sequence[Hit]) -> Page | None:
     """Where to go on after these hits; None when there are no more."""
-    if len(hits) < request.k or not request.table.primary_key:
+    if len(hits) < request.k or request.words or not request.table.primary_key:
         return None
     last = hits[-1].distance
     keys = tuple(h.key for h in hits if h.distance == last)

@@ -14,11 +14,15 @@ from ..model.schema import Column, Index, Table, VectorType
 from ..model.vectors import Metric, check_metric, default_metric, metric_of_opclass
 from ..routing.route import Router
 from ..rows.where import Condition, condition_of
+from .effort import Aim, Effort, Knowledge
 from .statement import Shape, typed
+from .words import Words
 
 MAX_K = 10_000
 DEFAULT_EF_SEARCH = 200
 """pgvector's own default of 40 finds 77 % of the ten nearest among real texts that come in families (ICD-10-CM)."""
+DEFAULT_RECALL = 0.95
+"""What a search aims at that asks for nothing, over indexes that were tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A search that can be carried out. ``vector`` is the question as it is sent; ``exact``: reads every row."""
+    """A search that can be carried out. ``vector`` is the question as it is sent; ``exact``: reads every row.
+
+    With ``words`` it is a hybrid one, and ``k`` is how many rows of each list are looked at.
+    """
 
     table: Table
     shape: Shape
@@ -42,7 +49,11 @@ class Request:
     exact: bool
     max_distance: float | None
     after: Page | None
-    ef_search: int
+    effort: Effort
+    """settings of the indexes; with an ``aim``, of those that ``knowledge`` knows nothing of"""
+    aim: Aim | None = None
+    knowledge: Knowledge | None = None
+    words: Words | None = None
 
 
 def request_of(
@@ -61,12 +72,15 @@ def request_of(
     columns: Sequence[str] | None = None,
     metric: str | None = None,
     ef_search: int | None = None,
+    recall: float | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Request:
     """Check a search against ``table``. Raises BadInput, DimensionMismatch."""
     if not isinstance(k, int) or not 1 <= k <= MAX_K:
         raise BadInput(f"k is {k!r}", hint=f"ask for 1 to {MAX_K} rows; page with after= for more")
     if ef_search is not None and not 1 <= ef_search <= 1000:
         raise BadInput(f"ef_search is {ef_search}", hint="pgvector takes 1 to 1000")
+    _check_recall(recall, ef_search)
     try:
         distance = Metric(metric) if metric else default_metric(column, indexes)
     except ValueError as error:
@@ -89,6 +103,10 @@ def request_of(
         k,
         after is not None,
     )
+    effort = Effort(ef_search or min(1000, max(DEFAULT_EF_SEARCH, 4 * k)))
+    aim = None
+    if knowledge is not None and ef_search is None:
+        aim = Aim(column.name, distance, recall or DEFAULT_RECALL, recall is not None, effort)
     return Request(
         table,
         shape,
@@ -96,11 +114,22 @@ def request_of(
         k,
         condition,
         wanted,
-        exact or not any(_serves(i, column, distance) for i in indexes),
+        exact or recall == 1 or not any(_serves(i, column, distance) for i in indexes),
         None if min_similarity is None else distance.max_distance(min_similarity, dim),
         after,
-        ef_search or min(1000, max(DEFAULT_EF_SEARCH, 4 * k)),
+        effort,
+        aim,
+        knowledge,
     )
+
+
+def _check_recall(recall: float | None, ef_search: int | None) -> None:
+    if recall is None:
+        return
+    if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+        raise BadInput(f"recall is {recall!r}", hint="above 0, up to 1; 0.95 finds 95 % of the nearest rows")
+    if ef_search is not None:
+        raise BadInput("both recall and ef_search are given", hint="leave ef_search out: it is chosen for the recall")
 
 
 def _serves(index: Index, column: Column, metric: Metric) -> bool:
@@ -157,6 +186,8 @@ def _bindable(vector: Any, column: Column, metric: Metric) -> Any:
 def parameters_of(request: Request) -> dict[str, Any]:
     """The values of the statement's parameters."""
     values = {**request.condition.parameters, "pgherd_q": request.vector}
+    if request.words is not None:
+        values["pgherd_words"] = request.words.text
     if request.after is not None:
         values["pgherd_after"] = request.after.distance
         for i, seen in enumerate(zip(*request.after.keys, strict=True)):

@@ -16,12 +16,15 @@ from ..engines.base import Engine
 from ..engines.failures import talking_to, translate
 from ..engines.immediate import Immediate
 from ..errors import GroupUnavailable
+from ..model.names import Name
 from ..model.schema import TableKind
 from ..model.topology import Shard
 from ..routing.route import Router
+from .effort import Effort
 from .hits import GroupTiming, Hit, Hits, merge, next_page
+from .hybrid import fuse, hits_of, hybrid_statement_of
 from .request import Request, parameters_of
-from .statement import statement_of
+from .statement import Statement, statement_of
 
 
 @dataclass(slots=True)
@@ -33,8 +36,14 @@ class _Part:
     connection: AnyConnection | None = None
     question: Question | None = None
     hits: list[Hit] = field(default_factory=list)
+    matching: list[Hit] = field(default_factory=list)
     ms: float = 0.0
     missing: bool = False
+    exact: bool = False
+
+    @property
+    def relations(self) -> tuple[Name, ...]:
+        return tuple(s.relation for s in self.shards)
 
 
 async def scatter(source: Engine | Immediate, router: Router, request: Request, *, partial: bool = False) -> Hits:
@@ -47,17 +56,22 @@ async def scatter(source: Engine | Immediate, router: Router, request: Request, 
         for part in parts:
             try:
                 connection = await connections.enter_async_context(source.connection(part.home))
-                await _set_effort(connection, part.home, request)
+                await _prepare(connection, part, request)
                 part.connection = connection
             except GroupUnavailable:
                 _miss(part, partial)
-        await _ask(source, request, parts, exact=request.exact, partial=partial)
-        if not request.exact:
+        await _ask(source, request, parts, partial=partial)
+        short = [p for p in parts if not p.exact and len(p.hits) < request.k]
+        if short:
             # An index scan gives up after hnsw.max_scan_tuples, and misses rows no edge leads to; what it did not
             # find may still match. Few rows match then, so looking at all of them is cheap.
-            short = [p for p in parts if len(p.hits) < request.k]
-            await _ask(source, request, short, exact=True, partial=partial)
-    best = merge([p.hits for p in parts], request.k, request.max_distance)
+            for part in short:
+                part.exact = True
+            await _ask(source, request, short, partial=partial)
+    if request.words is not None:
+        best = fuse([(p.hits, p.matching) for p in parts], request.k, request.words.k)
+    else:
+        best = merge([p.hits for p in parts], request.k, request.max_distance)
     timings = [GroupTiming(p.home, p.ms) for p in parts]
     return Hits(best, timings, [p.home for p in parts if p.missing], next_page(request, best))
 
@@ -76,17 +90,15 @@ def _miss(part: _Part, partial: bool) -> None:
     """Inside an except block: go on without a group, or don't."""
     if not partial:
         raise
-    part.missing, part.hits = True, []
+    part.missing, part.hits, part.matching = True, [], []
 
 
-async def _ask(
-    source: Engine | Immediate, request: Request, parts: Sequence[_Part], *, exact: bool, partial: bool
-) -> None:
+async def _ask(source: Engine | Immediate, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:
     asked = [p for p in parts if not p.missing]
     values = parameters_of(request)
     for part in asked:
         assert part.connection is not None
-        statement = statement_of(request.shape, tuple(s.relation for s in part.shards), exact)
+        statement = _statement(request, part.relations, part.exact)
         part.question = Question(part.connection, statement.text, values, binary=statement.binary)
     questions = [p.question for p in asked if p.question is not None]
     if isinstance(source, Immediate):
@@ -100,6 +112,12 @@ async def _ask(
             _miss(part, partial)
 
 
+def _statement(request: Request, relations: tuple[Name, ...], exact: bool) -> Statement:
+    if request.words is not None:
+        return hybrid_statement_of(request.shape, request.words.document, relations, exact)
+    return statement_of(request.shape, relations, exact)
+
+
 def _take(request: Request, part: _Part) -> None:
     question = part.question
     assert question is not None
@@ -108,6 +126,9 @@ def _take(request: Request, part: _Part) -> None:
         raise translate(question.error, part.home, f"searching {request.table.name}") from question.error
     width = 2 + len(request.columns)
     columns, home, shards = request.columns, part.home, part.shards
+    if request.words is not None:
+        part.hits, part.matching = hits_of(question.rows, columns, [s.name for s in shards], home)
+        return
     part.hits = [
         Hit(row[0], dict(zip(columns, row[2:width], strict=True)), shards[row[1]].name, home, row[width:])
         for row in question.rows
@@ -117,16 +138,29 @@ def _take(request: Request, part: _Part) -> None:
     part.hits.sort(key=attrgetter("distance"))
 
 
-async def _set_effort(connection: Any, home: str, request: Request) -> None:
+async def _prepare(connection: Any, part: _Part, request: Request) -> None:
+    """Choose the effort for a part, and bring its session's settings to it."""
+    effort = request.effort
+    if request.exact:
+        effort = effort._replace(exact=True)
+    elif request.aim is not None and request.knowledge is not None:
+        effort = await request.knowledge.effort(connection, part.home, part.relations, request.k, request.aim)
+    part.exact = effort.exact
+    await _set_effort(connection, part.home, effort._replace(exact=False))
+
+
+async def _set_effort(connection: Any, home: str, effort: Effort) -> None:
     """Bring the session's search settings to what this request needs; most requests need what the last one did."""
-    if getattr(connection, "pgherd_ef_search", None) == request.ef_search:
+    if getattr(connection, "pgherd_effort", None) == effort:
         return
+    # A setting of NULL goes back to the server's own.
     query = (
-        "SELECT set_config('hnsw.ef_search', %s, false), set_config('hnsw.iterative_scan', 'strict_order', false),"
+        "SELECT set_config('hnsw.ef_search', %s, false), set_config('ivfflat.probes', %s, false),"
+        " set_config('hnsw.iterative_scan', 'strict_order', false),"
         " set_config('ivfflat.iterative_scan', 'relaxed_order', false)"
     )
     with talking_to(home, "setting up a search"):
-        done = connection.execute(query, [str(request.ef_search)])
+        done = connection.execute(query, [str(effort.ef_search), None if effort.probes is None else str(effort.probes)])
         if not hasattr(done, "fetchone"):
             await done
-    connection.pgherd_ef_search = request.ef_search
+    connection.pgherd_effort = effort

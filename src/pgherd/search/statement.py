@@ -59,7 +59,7 @@ def statement_of(shape: Shape, relations: tuple[Name, ...], exact: bool) -> Stat
 
 def _shard_select(shape: Shape, relation: Name, number: int, exact: bool) -> str:
     column = escaped(quote_ident(shape.column))
-    distance = f"({column} {escaped(shape.operator)} {_question(shape)})"
+    distance = f"({column} {escaped(shape.operator)} {question_sql(shape)})"
     conditions = [shape.condition] if shape.condition else []
     if shape.paging:
         conditions += [f"{distance} >= %(pgherd_after)s", _not_seen(shape)]
@@ -73,7 +73,7 @@ def _shard_select(shape: Shape, relation: Name, number: int, exact: bool) -> str
     return f"SELECT {distance}, {number}::int2{columns} FROM {source}{where} ORDER BY {order} LIMIT {shape.k}"
 
 
-def _question(shape: Shape) -> str:
+def question_sql(shape: Shape) -> str:
     """The question as a value of the column's own type: a bit string of another length is an error, not a distance."""
     if shape.column_type.startswith((VectorType.SPARSEVEC, VectorType.BIT)):
         return f"%(pgherd_q)s::{escaped(cast_type(shape.column_type))}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import groupby
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from ...errors import ChangeRefused, HerdBusy, HerdError, StalePlan
-from ...model.names import Name
-from ...model.topology import Topology
+from ...errors import ChangeRefused, HerdBusy, HerdError, InDoubt, StalePlan
+from ...model.names import Name, quote_literal
+from ...model.topology import GroupId, Topology
 from ...planning.plan import Phase, Plan, Step
 from ..base import Connection, OnStep
 from ..failures import talking_to
@@ -24,6 +24,12 @@ from .two_phase import TwoPhaseTransaction, settle_leftovers
 CHANGE_LOCK = 0x70676865726400
 """Key of the advisory lock that whoever changes a herd holds on its first group."""
 LOCK_WAIT_S = 10.0
+SWAP_WAIT_S = 0.5
+"""How long a move's commit waits for a lock: writers queue behind it, and it may be part of a deadlock that spans
+servers, which no detector sees. So it gives up before it hurts, lets everybody pass, and tries again."""
+SWAP_ATTEMPTS = 20
+PATIENT = ("build_index", "keep_changes")
+"""Builds that wait for older transactions while they keep nobody out."""
 
 
 async def execute(pools: Pools, plan: Plan, first_group: str, on_step: OnStep | None) -> Topology | None:
@@ -62,7 +68,6 @@ async def _run_phase(pools: Pools, phase: Phase, done: int, total: int, on_step:
             if on_step:
                 on_step(done, total, step)
 
-    transaction = TwoPhaseTransaction(pools)
     try:
         for kind, steps in groupby(phase.builds, key=lambda s: s.kind):
             together = list(steps)
@@ -73,20 +78,51 @@ async def _run_phase(pools: Pools, phase: Phase, done: int, total: int, on_step:
             for step in together:
                 tell([step])
                 await _build_all(pools, [step])
+        transaction = await _ready(pools, phase, tell)
+        await transaction.commit()
+    except InDoubt:
+        raise
+    except BaseException:
+        await _clear_up(pools, phase)
+        raise
+    tell(phase.afters)
+    await _clear_up(pools, phase)
+    return done
+
+
+async def _ready(pools: Pools, phase: Phase, tell: Callable[[Sequence[Step]], None]) -> TwoPhaseTransaction:
+    """A transaction in which all of the phase's commits are done."""
+    if not phase.afters:
+        return await _try(pools, phase, tell, LOCK_WAIT_S)
+    for _ in range(SWAP_ATTEMPTS - 1):
+        try:
+            return await _try(pools, phase, tell, SWAP_WAIT_S)
+        except HerdBusy:
+            tell = _tell_nobody
+        await asyncio.sleep(SWAP_WAIT_S)
+        await _build_all(pools, [s for s in phase.builds if s.kind == "catch_up"])
+    return await _try(pools, phase, tell, SWAP_WAIT_S)
+
+
+def _tell_nobody(steps: Sequence[Step]) -> None:
+    """What is tried again was told before."""
+
+
+async def _try(
+    pools: Pools, phase: Phase, tell: Callable[[Sequence[Step]], None], lock_wait_s: float
+) -> TwoPhaseTransaction:
+    transaction = TwoPhaseTransaction(pools)
+    try:
         for step in phase.commits:
             tell([step])
-            await _all(_run(transaction, step, g) for g in step.groups)
+            await _all(_run(transaction, step, g, lock_wait_s) for g in step.groups)
         for group in phase.result.groups:
             with talking_to(group.name, "recording the new generation"):
                 await write_topology(await transaction.on(group.name), phase.result)
     except BaseException:
         await transaction.rollback()
-        await _clear_up(pools, phase)
         raise
-    await transaction.commit()
-    tell(phase.afters)
-    await _clear_up(pools, phase)
-    return done
+    return transaction
 
 
 async def _clear_up(pools: Pools, phase: Phase) -> None:
@@ -98,24 +134,22 @@ async def _clear_up(pools: Pools, phase: Phase) -> None:
 
 async def settle_moves(pools: Pools, groups: Sequence[str]) -> None:
     """Clear up after moves whose process died; the caller holds the change lock, so none is under way."""
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, str, bool]] = []
     for group in groups:
         async with pools.connection(group) as connection:
             with talking_to(group, "looking for unfinished moves"):
-                found += [(group, shard) for shard in await _moving(connection)]
-    for clear in ("clear_incoming", "clear_outgoing"):
-        for group, shard in found:
-            async with pools.connection(group) as connection:
-                with talking_to(group, f"clearing up the move of {shard}"):
-                    await connection.execute(f"SELECT pgherd.{clear}(%s)", [shard])
+                found += [(group, shard, incoming) for shard, incoming in await _moving(connection)]
+    for group, shard, incoming in sorted(found, key=lambda f: not f[2]):  # who takes lets go before who gives
+        sql = f"SELECT pgherd.clear_{'incoming' if incoming else 'outgoing'}({quote_literal(shard)})"
+        await _build(pools, Step("clear_move", shard, (GroupId(group),), sql), group)
 
 
-async def _moving(connection: Connection) -> list[str]:
+async def _moving(connection: Connection) -> list[tuple[str, bool]]:
     row = await (await connection.execute("SELECT to_regclass('pgherd.moving') IS NOT NULL")).fetchone()
     if not row or not row[0]:
         return []
-    done = await connection.execute("SELECT shard FROM pgherd.moving ORDER BY shard")
-    return [str(shard) for (shard,) in await done.fetchall()]
+    done = await connection.execute("SELECT shard, incoming FROM pgherd.moving ORDER BY shard")
+    return [(str(shard), bool(incoming)) for shard, incoming in await done.fetchall()]
 
 
 async def settle_idle_moves(pools: Pools, groups: Sequence[str]) -> None:
@@ -131,20 +165,16 @@ async def settle_idle_moves(pools: Pools, groups: Sequence[str]) -> None:
             await connection.execute("SELECT pg_advisory_unlock(%s)", [CHANGE_LOCK])
 
 
-async def _run(transaction: TwoPhaseTransaction, step: Step, group: str) -> None:
+async def _run(transaction: TwoPhaseTransaction, step: Step, group: str, lock_wait_s: float) -> None:
     connection = await transaction.on(group)
     if not step.sql:
         return
     with talking_to(group, f"doing {step.kind} {step.target}"):
         try:
-            await connection.execute(f"SET LOCAL lock_timeout = '{int(LOCK_WAIT_S * 1000)}ms'")
+            await connection.execute(f"SET LOCAL lock_timeout = '{int(lock_wait_s * 1000)}ms'")
             await connection.execute(step.sql)
-        except psycopg.errors.LockNotAvailable as error:
-            # Waiting longer would keep everybody out who comes after us.
-            raise HerdBusy(
-                f"group {group}: another session holds a lock that {step.kind} {step.target} needs",
-                hint="wait until it ends (pg_stat_activity shows it), then again",
-            ) from error
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            raise _busy(step, group, error) from error
         except (psycopg.errors.InvalidTableDefinition, psycopg.errors.InvalidFunctionDefinition) as error:
             if step.kind not in ("replace_view", "replace_function"):
                 raise
@@ -153,6 +183,18 @@ async def _run(transaction: TwoPhaseTransaction, step: Step, group: str) -> None
                 hint="PostgreSQL replaces it only while its columns (a function's result) stay, new columns at the end;"
                 " give the new one another name",
             ) from error
+
+
+def _busy(step: Step, group: str, error: psycopg.Error) -> HerdBusy:
+    """Waiting longer would keep everybody out who comes after us."""
+    if step.kind == "catch_up":
+        return HerdBusy(
+            f"group {group}: {error.diag.message_primary}", hint="try again when less is being written to that shard"
+        )
+    return HerdBusy(
+        f"group {group}: another session holds a lock that {step.kind} {step.target} needs",
+        hint="wait until it ends (pg_stat_activity shows it), then again",
+    )
 
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -178,7 +220,17 @@ async def _build(pools: Pools, step: Step, group: str) -> None:
         with talking_to(group, f"doing {step.kind} {step.target}"):
             if step.kind == "build_index":
                 await _drop_invalid(connection, step.target)
-            await connection.execute(step.sql)
+            if step.kind in PATIENT:
+                await connection.execute(step.sql)
+                return
+            try:
+                async with connection.transaction():
+                    # A server that works on for a client that is dead keeps the next one from clearing up.
+                    await connection.execute("SET LOCAL client_connection_check_interval = '1s'")
+                    await connection.execute(f"SET LOCAL lock_timeout = '{int(LOCK_WAIT_S * 1000)}ms'")
+                    await connection.execute(step.sql)
+            except psycopg.errors.LockNotAvailable as error:
+                raise _busy(step, group, error) from error
 
 
 async def _drop_invalid(connection: Connection, index: str) -> None:

@@ -5,6 +5,7 @@ CREATE SCHEMA IF NOT EXISTS pgherd_aside;
 
 CREATE TABLE IF NOT EXISTS pgherd.moving (
     shard text PRIMARY KEY,
+    incoming boolean NOT NULL,
     began_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -20,24 +21,34 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT to_regclass('pgherd_aside.' || quote_ident((parse_ident(shard))[2]))
 $$;
 
+-- Keeps a client away from the new table that still thinks of an earlier time when the shard was at home here;
+-- replication doesn't fire it.
+CREATE OR REPLACE FUNCTION pgherd.refuse_incoming() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION '% is still on its way to this group', TG_RELID::regclass USING ERRCODE = 'PH001';
+END $$;
+
 -- Target: the foreign partition steps aside, still attached, and an empty table takes its name. The check repeats the
 -- partition's constraint, so that attaching the table later needs no look at its rows.
 CREATE OR REPLACE FUNCTION pgherd.begin_incoming(shard text, parent text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO pgherd.moving (shard) VALUES (begin_incoming.shard);
+    INSERT INTO pgherd.moving (shard, incoming) VALUES (begin_incoming.shard, true);
     EXECUTE format('ALTER FOREIGN TABLE %s SET SCHEMA pgherd_aside', shard);
     EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE)',
         shard, parent);
     EXECUTE format('ALTER TABLE %s ADD CONSTRAINT pgherd_move CHECK (%s)', shard,
         pg_get_partition_constraintdef(pgherd.aside(shard)));
+    EXECUTE format('CREATE TRIGGER pgherd_incoming BEFORE INSERT OR UPDATE OR DELETE ON %s'
+        ' FOR EACH STATEMENT EXECUTE FUNCTION pgherd.refuse_incoming()', shard);
 END $$;
 
 -- Source: publish the shard. Without a primary key, updates and deletes are told apart by whole rows.
 CREATE OR REPLACE FUNCTION pgherd.begin_outgoing(shard text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO pgherd.moving (shard) VALUES (begin_outgoing.shard);
+    INSERT INTO pgherd.moving (shard, incoming) VALUES (begin_outgoing.shard, false);
     IF NOT EXISTS (SELECT FROM pg_index WHERE indrelid = shard::regclass AND indisprimary) THEN
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', shard);
     END IF;
@@ -94,8 +105,8 @@ DECLARE
     deadline timestamptz := clock_timestamp() + make_interval(secs => timeout_s);
     done boolean;
 BEGIN
+    goal := pg_current_wal_insert_lsn();  -- what was committed asynchronously may not be flushed yet
     PERFORM pgherd.wake_senders();
-    goal := pg_current_wal_flush_lsn();
     LOOP
         SELECT confirmed_flush_lsn >= goal INTO done FROM pg_replication_slots WHERE slot_name = pgherd.move_name(shard);
         EXIT WHEN done;
@@ -113,6 +124,21 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', pgherd.move_name(shard));
     EXECUTE format('DROP FOREIGN TABLE %s', pgherd.aside(shard));
+    EXECUTE format('DROP TRIGGER pgherd_incoming ON %s', shard);
+END $$;
+
+-- Drop a table that foreign keys of others, which are about to go too, may point to.
+CREATE OR REPLACE FUNCTION pgherd.drop_tied(shard regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    tie record;
+BEGIN
+    FOR tie IN SELECT conrelid::regclass AS child, conname FROM pg_constraint
+        WHERE contype = 'f' AND confrelid = shard AND conrelid <> shard
+    LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', tie.child, tie.conname);
+    END LOOP;
+    EXECUTE format('DROP TABLE %s', shard);
 END $$;
 
 -- Take away what a move has left on its target: all of it if it did not come to its end, its tools if it did.
@@ -128,12 +154,14 @@ BEGIN
         EXECUTE format('DROP SUBSCRIPTION %I', name);
     END IF;
     IF EXISTS (SELECT FROM pg_class WHERE oid = aside AND relkind = 'f') THEN
-        EXECUTE format('DROP TABLE IF EXISTS %s', shard);
+        IF to_regclass(shard) IS NOT NULL THEN
+            PERFORM pgherd.drop_tied(shard::regclass);
+        END IF;
         EXECUTE format('ALTER FOREIGN TABLE %s SET SCHEMA %I', aside, (parse_ident(shard))[1]);
     ELSIF EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(shard) AND conname = 'pgherd_move') THEN
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT pgherd_move', shard);
     END IF;
-    DELETE FROM pgherd.moving m WHERE m.shard = clear_incoming.shard;
+    DELETE FROM pgherd.moving m WHERE m.shard = clear_incoming.shard AND m.incoming;
 END $$;
 
 -- The same on its source.
@@ -147,7 +175,8 @@ BEGIN
     EXECUTE format('DROP PUBLICATION IF EXISTS %I', name);
     FOR slot IN
         SELECT slot_name, active_pid FROM pg_replication_slots
-        WHERE database = current_database() AND (slot_name = name OR (slot_name ~ '^pg_\d+_sync_\d+_\d+$' AND NOT active))
+        WHERE database = current_database() AND (slot_name = name OR (slot_name ~ '^pg_\d+_sync_\d+_\d+$'
+            AND (NOT active OR active_pid IN (SELECT pid FROM pg_stat_replication WHERE usename = pgherd.link_role()))))
     LOOP
         IF slot.active_pid IS NOT NULL THEN
             PERFORM pg_terminate_backend(slot.active_pid, 5000);
@@ -155,11 +184,11 @@ BEGIN
         PERFORM pg_drop_replication_slot(slot.slot_name);
     END LOOP;
     IF EXISTS (SELECT FROM pg_class WHERE oid = aside AND relkind = 'r') THEN
-        EXECUTE format('DROP TABLE %s', aside);
+        PERFORM pgherd.drop_tied(aside);
     ELSIF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(shard) AND relkind = 'r' AND relreplident = 'f') THEN
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', shard);
     END IF;
-    DELETE FROM pgherd.moving m WHERE m.shard = clear_outgoing.shard;
+    DELETE FROM pgherd.moving m WHERE m.shard = clear_outgoing.shard AND NOT m.incoming;
 END $$;
 
 DO $$
@@ -168,7 +197,8 @@ DECLARE
 BEGIN
     FOR function IN
         SELECT oid FROM pg_proc WHERE pronamespace = 'pgherd'::regnamespace AND proname IN ('begin_incoming', 'begin_outgoing',
-            'subscribe', 'wake_senders', 'wait_copied', 'wait_caught_up', 'end_incoming', 'clear_incoming', 'clear_outgoing')
+            'subscribe', 'wake_senders', 'wait_copied', 'wait_caught_up', 'end_incoming',
+            'drop_tied', 'clear_incoming', 'clear_outgoing')
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);
     END LOOP;

@@ -1,0 +1,168 @@
+"""Commands about vector indexes: index status, index tune."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from ..client import connect_async
+from ..errors import BadInput
+from ..search.request import DEFAULT_RECALL
+from ..tuning.calibrate import SAMPLE, tunable
+from ..tuning.picture import svg
+from ..tuning.report import index_status, tuned
+from ..tuning.store import Calibration
+from .options import DsnOption, HomeOption, JsonOption
+from .output import err, out, print_json, size, table_of
+
+index = typer.Typer(help="Vector indexes: what there is, and how well it finds.", no_args_is_help=True)
+BAR = 24
+EIGHTHS = " ▏▎▍▌▋▊▉"
+TableArgument = Annotated[str | None, typer.Argument(help="One table only.", show_default=False)]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.add_typer(index, name="index")
+
+
+@index.command()
+def status(
+    table: TableArgument = None, home: HomeOption = None, dsn: DsnOption = None, json: JsonOption = False
+) -> None:
+    """Show each shard's vector indexes: parameters, size, rows, and what was measured of them."""
+    entries = asyncio.run(_status(table, home, dsn))
+    if json:
+        print_json({"indexes": entries})
+        return
+    if not entries:
+        out.print("no vector indexes: [bold]CREATE INDEX … USING hnsw[/] in the schema file")
+        return
+    for title, alike in _alike(entries).items():
+        rows = [
+            [
+                e["shard"],
+                e["home"],
+                size(e["bytes"]),
+                e["rows"],
+                e["dead"],
+                e["valid"],
+                e["recall"],
+                _effort(e),
+                _age(e),
+            ]
+            for e in alike
+        ]
+        names = ["shard", "home", "size", "rows", "dead", "valid", "recall@10", f"for {DEFAULT_RECALL}", "measured"]
+        out.print(table_of(names, rows, title=escape(title)))
+        out.print()
+    out.print("[dim]recall@10 as a search without tuning has it (ef_search 200): mean less one standard error[/]")
+    if any(e["stale"] or not e["calibrated_at"] for e in entries if e["valid"]):
+        out.print("[yellow]not measured yet, or out of date[/]: [bold]pgherd index tune[/]")
+
+
+def _alike(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The shards' indexes under what they have in common."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for e in entries:
+        parameters = ", ".join(f"{name}={value}" for name, value in e["parameters"].items())
+        title = f"{e['table']}, {e['column'] or 'an expression'}: {e['method']} ({parameters}), {e['metric']}"
+        found.setdefault(title, []).append(e)
+    return found
+
+
+async def _status(table: str | None, home: Path | None, dsn: str | None) -> list[dict[str, Any]]:
+    async with connect_async(dsn, home=home) as herd:
+        return await index_status(herd.engine, herd.topology.table(table) if table else None)
+
+
+def _effort(entry: dict[str, Any]) -> str | None:
+    if not entry["calibrated_at"]:
+        return None
+    if entry["exact"]:
+        return "every row"
+    return f"{'ef_search' if entry['method'] == 'hnsw' else 'probes'} {entry['effort']}"
+
+
+def _age(entry: dict[str, Any]) -> str:
+    if not entry["calibrated_at"]:
+        return "never"
+    day = str(entry["calibrated_at"])[:16].replace("T", " ")
+    return f"{day} (stale)" if entry["stale"] else day
+
+
+@index.command()
+def tune(
+    table: TableArgument = None,
+    recall: Annotated[float, typer.Option(help="What to show the setting for; searches may ask for any.")] = (
+        DEFAULT_RECALL
+    ),
+    sample: Annotated[
+        int, typer.Option(metavar="N", help="How many questions; every one reads all rows once.")
+    ] = SAMPLE,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the curves into a file.")] = None,
+    home: HomeOption = None,
+    dsn: DsnOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure recall and time of the vector indexes, so that searches can choose their settings by recall."""
+    if not 0 < recall <= 1:
+        raise BadInput(f"recall is {recall}", hint="above 0, up to 1")
+    found = asyncio.run(_tune(table, sample, home, dsn))
+    if plot is not None:
+        plot.write_text(svg(found, recall), encoding="utf-8")
+    entries = tuned(found, recall)
+    if json:
+        print_json({"recall": recall, "calibrations": entries, "plot": str(plot) if plot else None})
+        return
+    for entry in entries:
+        _show(entry, recall)
+    if plot is not None:
+        out.print(f"drawn into {escape(str(plot))}")
+
+
+async def _tune(table: str | None, sample: int, home: Path | None, dsn: str | None) -> list[Calibration]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} questions"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    async with connect_async(dsn, home=home) as herd:
+        topology = herd.topology
+        names = [t.name.sql for t in topology.schema.tables if tunable(t, topology.indexes(t))]
+        if table is None and not names:
+            raise BadInput("no table of this herd has an hnsw or ivfflat index", hint="CREATE INDEX … USING hnsw")
+        found: list[Calibration] = []
+        with Bar(*columns, console=err, transient=True) as bar:
+            for name in [table] if table else names:
+                task = bar.add_task(escape(f"measuring {name}"), total=None)
+
+                def show(done: int, total: int, task: Any = task) -> None:
+                    bar.update(task, completed=done, total=total)
+
+                found += await herd.table(name).tune(sample=sample, progress=show)
+        return found
+
+
+def _show(entry: dict[str, Any], recall: float) -> None:
+    out.print(
+        f"[bold]{escape(entry['relation'])}[/] {escape(entry['column'])}: {entry['method']}, {entry['metric']}, "
+        f"{entry['rows']:,} rows, {entry['sample']} questions"
+    )
+    name = "ef_search" if entry["method"] == "hnsw" else "probes"
+    rows = [[p["effort"], p["recall"], bar_of(p["recall"]), p["ms"]] for p in entry["points"]]
+    rows.append(["every row", 1.0, bar_of(1.0), entry["exact_ms"]])
+    out.print(table_of([name, "recall@10", "", "ms"], rows))
+    setting = "every row is read" if entry["exact"] else f"{name} = {entry['effort']}"
+    out.print(f"recall {recall:g}: {setting}, {entry['ms']:.2f} ms\n")
+
+
+def bar_of(share: float | None) -> str:
+    """A bar of eighths of a character."""
+    eighths = round((share or 0.0) * BAR * 8)
+    return "█" * (eighths // 8) + (EIGHTHS[eighths % 8].strip() if eighths % 8 else "")

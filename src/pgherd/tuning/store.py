@@ -1,0 +1,90 @@
+"""Calibrations as they are kept in the herd: ``pgherd.calibration``, each on the home of its shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from ..engines.base import Connection
+from .curve import Curve
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was measured of one shard's index on ``column``, when, with how many questions, over how many rows.
+
+    ``definition`` is the index as PostgreSQL prints it; ``changes_at`` counts the row changes its table had seen.
+    """
+
+    relation: str
+    column: str
+    metric: str
+    curve: Curve
+    definition: str
+    sample: int
+    rows_at: int
+    changes_at: int
+    calibrated_at: datetime | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is about: relation as SQL, column, metric."""
+        return self.relation, self.column, self.metric
+
+    def is_stale(self, rows: int, changes: int, definition: str, share: float = 0.2) -> bool:
+        """Whether the index is another one now, or more than ``share`` of the rows have changed since.
+
+        ``rows`` 0 means unknown: statistics come seconds after the rows, and are lost in a crash.
+        """
+        changed = max(changes - self.changes_at, abs(rows - self.rows_at) if rows else 0)
+        return definition != self.definition or changed > share * max(self.rows_at, 1)
+
+
+_EXISTS = "SELECT to_regclass('pgherd.calibration') IS NOT NULL"
+_READ = (
+    "SELECT relation, column_name, metric, document, rows_at, changes_at, calibrated_at FROM pgherd.calibration"
+    " ORDER BY relation, column_name, metric"
+)
+_WRITE = (
+    "INSERT INTO pgherd.calibration (relation, column_name, metric, document, rows_at, changes_at)"
+    " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (relation, column_name, metric) DO UPDATE"
+    " SET document = excluded.document, rows_at = excluded.rows_at, changes_at = excluded.changes_at,"
+    " calibrated_at = now()"
+)
+
+
+async def read_calibrations(connection: Any) -> list[Calibration]:
+    """All calibrations of a server, over a connection of either kind; none in a herd of an older version."""
+    if not (await _rows(connection, _EXISTS))[0][0]:
+        return []
+    return [
+        Calibration(
+            relation,
+            column,
+            metric,
+            Curve.from_json(document["curve"]),
+            document["definition"],
+            document["sample"],
+            rows,
+            changes,
+            when,
+        )
+        for relation, column, metric, document, rows, changes, when in await _rows(connection, _READ)
+    ]
+
+
+async def _rows(connection: Any, query: str) -> list[tuple[Any, ...]]:
+    done = connection.execute(query)
+    if hasattr(done, "fetchall"):
+        return list(done.fetchall())
+    return list(await (await done).fetchall())
+
+
+async def write_calibration(connection: Connection, found: Calibration) -> None:
+    """Keep a calibration in the place of the one before."""
+    document = {"curve": found.curve.as_json(), "definition": found.definition, "sample": found.sample}
+    values = [found.relation, found.column, found.metric, Jsonb(document), found.rows_at, found.changes_at]
+    await connection.execute(_WRITE, values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -39,6 +40,7 @@ from .tuning.store import Calibration
 
 T = TypeVar("T")
 LOOK_EVERY_S = 2.0
+"""How long a client trusts its topology when it reads; moves rely on it (planning/move.py, READERS_S)."""
 DEFAULT_MODEL = "wordllama"
 
 
@@ -251,12 +253,10 @@ class AsyncTable:
         if atomic or table.kind is TableKind.REFERENCE:
             return await self._herd.with_fresh_topology(lambda: self._write_all(batches, upsert))
         writer = self._writer(table)
-        write = writer.upsert if upsert else writer.insert
         count = 0
         for batch in batches:
             for part in writer.by_home(batch):
-                async with self._herd._engine.transaction() as transaction:
-                    count += await write(transaction, [part])
+                count += await self._herd.with_fresh_topology(partial(self._write_all, [part], upsert))
         return count
 
     async def _write_all(self, batches: Sequence[Batch], upsert: bool) -> int:
@@ -308,6 +308,8 @@ class AsyncTable:
 
         Asks one group only, when the key says which.
         """
+        if self._herd.is_due:
+            await self._herd.look()
         table = self.definition
         columns = table.primary_key
         if not columns:

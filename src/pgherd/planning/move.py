@@ -6,9 +6,9 @@ writes to the publisher's schema and name and refuses a foreign table, so the ne
 first; it stays attached and in use.
 
 No detector sees a deadlock over two servers, and whoever comes to a shard through another node holds a lock on the
-table there and then wants one on the shard at its home. So the commit asks all nodes at the same time, for the tables before
-the shard, and for what keeps writers out before what keeps readers out: those who are on their way get through. (A
-write to any hash shard looks at its parent, too; so does the new home's check while the last rows arrive.) What
+table there and then wants one on the shard at its home. So the commit asks all nodes at the same time, for the tables
+before the shard, and for what keeps writers out before what keeps readers out: those who are on their way get through.
+(A write to any hash shard looks at its parent, too; so does the new home's check while the last rows arrive.) What
 deadlocks remain, of writers over several groups or tied tables, end when the executor gives up early and tries again.
 """
 
@@ -33,6 +33,10 @@ ASIDE = "pgherd_aside"
 WAIT = "writers of this shard, for the moment of the commit"
 HOLD_S = 0.5
 """How long writers may be held up while their last rows are on the way; then they go on, and it is tried again."""
+
+
+READERS_S = 3
+"""How long a group must have been left by a shard before it comes back: more than clients trust their topology."""
 
 
 def plan_moves(topology: Topology, moves: tuple[Move, ...], traits: Traits) -> Plan:
@@ -62,6 +66,8 @@ class _Mover:
     def builds(self) -> Iterator[Step]:
         yield from self.afters()
         for _, parent, part in self._parts:
+            wait = f"SELECT pgherd.await_readers({quote_literal(part.name.sql)}, {READERS_S})"
+            yield self._step("await_readers", part.name, self._target, wait)
             sql = f"SELECT pgherd.begin_incoming({quote_literal(part.name.sql)}, {quote_literal(parent.sql)})"
             yield self._step("make_table", part.name, self._target, sql)
         for table, _, part in self._parts:

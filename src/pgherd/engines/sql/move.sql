@@ -29,6 +29,21 @@ BEGIN
     RAISE EXCEPTION '% is still on its way to this group', TG_RELID::regclass USING ERRCODE = 'PH001';
 END $$;
 
+-- Target: a client that still takes this group for the shard's home would read the table that fills under its name. Clients
+-- look for a newer topology before they read, at most every other second, so wait until none can be that far behind.
+CREATE OR REPLACE FUNCTION pgherd.await_readers(shard text, seconds double precision) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    left_at timestamptz;
+BEGIN
+    SELECT max(ended) INTO left_at
+    FROM (SELECT document -> 'homes' ->> shard AS home, lead(applied_at) OVER (ORDER BY generation) AS ended
+          FROM pgherd.topology) past
+    WHERE home = (SELECT group_name FROM pgherd.self);
+    PERFORM pg_sleep(greatest(0, extract(epoch FROM left_at - clock_timestamp())::double precision + seconds))
+    WHERE left_at IS NOT NULL;
+END $$;
+
 -- Target: the foreign partition steps aside, still attached, and an empty table takes its name. The check repeats the
 -- partition's constraint, so that attaching the table later needs no look at its rows.
 CREATE OR REPLACE FUNCTION pgherd.begin_incoming(shard text, parent text) RETURNS void
@@ -197,7 +212,7 @@ DECLARE
 BEGIN
     FOR function IN
         SELECT oid FROM pg_proc WHERE pronamespace = 'pgherd'::regnamespace AND proname IN ('begin_incoming', 'begin_outgoing',
-            'subscribe', 'wake_senders', 'wait_copied', 'wait_caught_up', 'end_incoming',
+            'subscribe', 'await_readers', 'wake_senders', 'wait_copied', 'wait_caught_up', 'end_incoming',
             'drop_tied', 'clear_incoming', 'clear_outgoing')
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);

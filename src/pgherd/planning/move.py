@@ -35,7 +35,7 @@ HOLD_S = 0.5
 """How long writers may be held up while their last rows are on the way; then they go on, and it is tried again."""
 
 
-READERS_S = 3
+READERS_S = 4
 """How long a group must have been left by a shard before it comes back: more than clients trust their topology."""
 
 
@@ -79,7 +79,7 @@ class _Mover:
             yield self._step("keep_changes", part.name, self._source, sql)
             link = quote_literal(server_name(self._move.source))
             yield self._step("subscribe", part.name, self._target, f"SELECT pgherd.subscribe({name}, {link})")
-            yield self._step("copy_rows", part.name, self._target, f"SELECT pgherd.wait_copied({name})")
+            yield self._step("copy_rows", part.name, self._target, f"SELECT pgherd.wait_copied({name}, {link})")
             for index in self._after.indexes(table):
                 index_name = ddl.leaf_index_name(index, part.name)
                 sql = ddl.create_index(index, on=part.name, name=index_name)

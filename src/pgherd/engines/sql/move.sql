@@ -83,16 +83,31 @@ BEGIN
         name, publisher || format(' user=%L password=%L', pgherd.link_role(), pgherd.link_secret(link)), name, name);
 END $$;
 
--- Target: wait until the rows that were there are copied.
-CREATE OR REPLACE FUNCTION pgherd.wait_copied(shard text) RETURNS void
+-- Whether a link's other end answers; the error names the link.
+CREATE OR REPLACE FUNCTION pgherd.check_link(link text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgherd.dblink_connect('pgherd_check', link);
+    PERFORM pgherd.dblink_disconnect('pgherd_check');
+EXCEPTION WHEN connection_exception OR sqlclient_unable_to_establish_sqlconnection THEN
+    RAISE sqlclient_unable_to_establish_sqlconnection USING MESSAGE = format('could not connect to server "%s"', link);
+END $$;
+
+-- Target: wait until the rows that were there are copied. A worker whose source is gone tries for ever, so ask for it.
+CREATE OR REPLACE FUNCTION pgherd.wait_copied(shard text, link text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     subscription oid := (SELECT oid FROM pg_subscription WHERE subname = pgherd.move_name(shard));
     failures bigint;
+    checked_at timestamptz := clock_timestamp();
 BEGIN
     WHILE EXISTS (SELECT FROM pg_subscription_rel WHERE srsubid = subscription AND srsubstate <> 'r') LOOP
         PERFORM pg_stat_clear_snapshot();
         SELECT apply_error_count + sync_error_count INTO failures FROM pg_stat_get_subscription_stats(subscription);
+        IF failures > 0 OR clock_timestamp() > checked_at + interval '1 second' THEN
+            PERFORM pgherd.check_link(link);
+            checked_at := clock_timestamp();
+        END IF;
         IF failures > 0 THEN
             RAISE EXCEPTION 'the rows of % can''t be copied to their new home', shard
                 USING HINT = 'See the new home''s server log and pg_stat_subscription_stats.';
@@ -212,7 +227,7 @@ DECLARE
 BEGIN
     FOR function IN
         SELECT oid FROM pg_proc WHERE pronamespace = 'pgherd'::regnamespace AND proname IN ('begin_incoming', 'begin_outgoing',
-            'subscribe', 'await_readers', 'wake_senders', 'wait_copied', 'wait_caught_up', 'end_incoming',
+            'subscribe', 'check_link', 'await_readers', 'wake_senders', 'wait_copied', 'wait_caught_up', 'end_incoming',
             'drop_tied', 'clear_incoming', 'clear_outgoing')
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);

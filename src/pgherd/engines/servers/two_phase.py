@@ -166,8 +166,8 @@ async def settle_leftovers(pools: Pools, groups: Iterable[str], min_age_s: float
                     try:
                         await connection.execute(sql.SQL(f"{verb} PREPARED {{}}").format(sql.Literal(gid)))
                         settled += 1
-                    except psycopg.errors.UndefinedObject:
-                        pass  # its coordinator finished it meanwhile
+                    except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectNotInPrerequisiteState):
+                        pass  # its coordinator finished it meanwhile, or is doing so right now
                     except psycopg.errors.InsufficientPrivilege:
                         pass  # another role's: that role, or a superuser, settles it
                     except psycopg.Error as error:

@@ -110,8 +110,9 @@ END $$;
 CREATE OR REPLACE FUNCTION pgherd.refuse_lone_write() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF current_setting('pgherd.everywhere', true) ~ '^[0-9]+$' AND EXISTS (
-        SELECT FROM pgherd.topology WHERE generation > current_setting('pgherd.everywhere')::bigint
+    IF EXISTS (
+        SELECT FROM pgherd.topology
+        WHERE generation > substring(current_setting('pgherd.everywhere', true) FROM '^[0-9]+$')::bigint
     ) THEN
         RAISE SQLSTATE 'PH001' USING
             MESSAGE = format('the herd has changed since this client read it, and table %s is on more nodes', TG_RELID::regclass);

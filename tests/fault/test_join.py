@@ -125,8 +125,8 @@ from pgherd.engines.servers import executor, two_phase
 where = sys.argv[2]
 if where == "before":
     original = executor._run
-    async def run(transaction, step, group):
-        await original(transaction, step, group)
+    async def run(transaction, step, group, *more, **named):
+        await original(transaction, step, group, *more, **named)
         if step.kind == "copy_reference":
             os._exit(9)
     executor._run = run

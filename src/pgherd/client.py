@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 
 from .embedding.base import Embedder, model_from_spec
 from .engines.base import Connection, Engine, OnStep
+from .engines.conduct import Conduct
 from .engines.failures import talking_to
 from .engines.open import open_dsn, open_home
 from .errors import BadInput, GroupUnavailable, ServerRefused, StaleTopology, UnknownName
@@ -97,9 +98,9 @@ class AsyncHerd:
         await self._engine.refresh()
         return self._engine.plan(schema)
 
-    async def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
-        """Carry a plan out. Raises StalePlan, HerdBusy, ServerRefused."""
-        return await self._engine.execute(plan, on_step)
+    async def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:
+        """Carry a plan out, its moves as ``conduct`` says. Raises StalePlan, HerdBusy, ServerRefused."""
+        return await self._engine.execute(plan, on_step, conduct)
 
     async def recover(self) -> int:
         """Settle commits over several groups that somebody left half done; how many there were."""

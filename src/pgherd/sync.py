@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from .client import AsyncHerd, AsyncTable, connect_async
 from .embedding.base import Embedder
 from .engines.base import OnStep
+from .engines.conduct import Conduct
 from .engines.immediate import Immediate, run
 from .errors import BadInput
 from .model.schema import Schema, Table
@@ -132,9 +133,9 @@ class Herd:
         """What ``apply`` would do; nothing is changed."""
         return self._loop.run(self._inner.plan(schema))
 
-    def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
+    def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:
         """Carry a plan out. Raises StalePlan, HerdBusy, ServerRefused."""
-        return self._loop.run(self._inner.execute(plan, on_step))
+        return self._loop.run(self._inner.execute(plan, on_step, conduct))
 
     def recover(self) -> int:
         """Settle commits over several groups that somebody left half done; how many there were."""

@@ -237,7 +237,8 @@ def test_nobody_notices_a_move(home: Path) -> None:
 
 def test_a_move_waits_for_no_long_transaction(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives up before others queue up behind it, leaves nothing, and works once the transaction is over."""
-    monkeypatch.setattr(executor, "SWAP_WAIT_S", 0.05)
+    monkeypatch.setattr(executor, "SWAP_S", 0.05)
+    monkeypatch.setattr(executor, "SWAP_PAUSE_S", 0.05)
     monkeypatch.setattr(executor, "SWAP_ATTEMPTS", 3)
     with pgherd.connect(home=home) as herd, plain(home, "a") as sleeper:
         apply(herd, BUSY)

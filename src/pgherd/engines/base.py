@@ -12,6 +12,7 @@ from ..model.schema import Schema
 from ..model.topology import EngineName, Topology
 from ..planning.plan import Plan, Step
 from ..planning.rebalance import Move
+from .conduct import Conduct
 
 Connection = AsyncConnection[Any]
 OnStep = Callable[[int, int, Step], None]
@@ -55,8 +56,9 @@ class Engine(Protocol):
         """The plan that moves shards between groups while they are in use; nothing is changed."""
         ...
 
-    async def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
-        """Carry a plan out; StalePlan if the herd has moved on, HerdBusy if another change is running."""
+    async def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:
+        """Carry a plan out, its moves as ``conduct`` says; StalePlan if the herd has moved on, HerdBusy
+        if another change is running."""
         ...
 
     async def recover(self, min_age_s: float = 0.0) -> int:

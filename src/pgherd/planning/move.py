@@ -1,9 +1,13 @@
 """Moving shards between groups while they are read and written.
 
-The new home gets a table of its own, filled and kept up by logical replication; then one short two-phase commit swaps
-table and foreign partition on every node. Whoever writes to the shard waits for that commit only. A subscription
-writes to the publisher's schema and name and refuses a foreign table, so the new home's foreign partition steps aside
-first; it stays attached and in use.
+The new home gets a table of its own. Rows are copied as a replication slot's snapshot shows them, keys and indexes are
+built, and a subscription brings what has changed since; then one short two-phase commit swaps table and foreign
+partition on every node. Whoever writes to the shard waits for that commit only. A subscription writes to the
+publisher's schema and name and refuses a foreign table, so the new home's foreign partition steps aside first; it
+stays attached and in use.
+
+Foreign keys are there before the rows, since tied shards are copied at different moments and agree only when all has
+been caught up (replicated rows aren't checked again); other keys come after, when building them takes less.
 
 No detector sees a deadlock over two servers, and whoever comes to a shard through another node holds a lock on the
 table there and then wants one on the shard at its home. So the commit asks all nodes at the same time, for the tables
@@ -32,9 +36,7 @@ ASIDE = "pgherd_aside"
 """Schema of what steps aside during a move."""
 WAIT = "writers of this shard, for the moment of the commit"
 HOLD_S = 0.5
-"""How long writers may be held up while their last rows are on the way; then they go on, and it is tried again."""
-
-
+"""How long writers may be held up at most while their last rows are on the way; the executor's limit is lower."""
 READERS_S = 4
 """How long a group must have been left by a shard before it comes back: more than clients trust their topology."""
 
@@ -51,7 +53,7 @@ def plan_moves(topology: Topology, moves: tuple[Move, ...], traits: Traits) -> P
         homes = {**reached.homes, **{name.sql: move.target for name in move.shards}}
         target = replace(reached, generation=reached.generation + 1, homes=homes)
         mover = _Mover(reached, target, move, Compiler(target, traits, target.schema))
-        phases.append(Phase(tuple(mover.builds()), tuple(mover.commits()), target, tuple(mover.afters())))
+        phases.append(Phase(tuple(mover.builds()), tuple(mover.commits()), target, tuple(mover.afters()), move))
         reached = target
     return Plan(topology.generation, tuple(phases))
 
@@ -70,21 +72,36 @@ class _Mover:
             yield self._step("await_readers", part.name, self._target, wait)
             sql = f"SELECT pgherd.begin_incoming({quote_literal(part.name.sql)}, {quote_literal(parent.sql)})"
             yield self._step("make_table", part.name, self._target, sql)
+        yield from self._keys(early=True)
+        both = (*self._source, *self._target)
+        for _, _, part in self._parts:
+            begin = f"SELECT pgherd.begin_outgoing({quote_literal(part.name.sql)})"
+            yield self._step("publish", part.name, self._source, begin)
+            copy = f"COPY {part.name.sql} TO STDOUT (FORMAT binary)"
+            yield replace(self._step("copy_rows", part.name, both, copy), moving=part.name)
+        yield from self._keys(early=False)
         for table, _, part in self._parts:
-            name = quote_literal(part.name.sql)
-            for text in self._compiler.leaf_constraints(table, part):
-                yield self._step("add_key", part.name, self._target, f"ALTER TABLE {part.name.sql} ADD {text}")
-            yield self._step("publish", part.name, self._source, f"SELECT pgherd.begin_outgoing({name})")
-            sql = f"SELECT pg_create_logical_replication_slot(pgherd.move_name({name}), 'pgoutput')"
-            yield self._step("keep_changes", part.name, self._source, sql)
-            link = quote_literal(server_name(self._move.source))
-            yield self._step("subscribe", part.name, self._target, f"SELECT pgherd.subscribe({name}, {link})")
-            yield self._step("copy_rows", part.name, self._target, f"SELECT pgherd.wait_copied({name}, {link})")
             for index in self._after.indexes(table):
                 index_name = ddl.leaf_index_name(index, part.name)
                 sql = ddl.create_index(index, on=part.name, name=index_name)
                 yield self._step("build_part", part.name, self._target, sql)
-            yield self._step("catch_up", part.name, self._source, f"SELECT pgherd.wait_caught_up({name}, 600)")
+        for _, _, part in self._parts:
+            link = quote_literal(server_name(self._move.source))
+            sql = f"SELECT pgherd.subscribe({quote_literal(part.name.sql)}, {link})"
+            yield self._step("subscribe", part.name, self._target, sql)
+        for _, _, part in self._parts:
+            behind = f"SELECT pgherd.behind({quote_literal(part.name.sql)}, pg_current_wal_insert_lsn())"
+            yield replace(self._step("catch_up", part.name, both, behind), moving=part.name)
+
+    def _keys(self, *, early: bool) -> Iterator[Step]:
+        """Keys: before the rows foreign keys and what those of tied shards point to; later the rest."""
+        pointed_to = {key.references for table, _, _ in self._parts for key in table.foreign_keys}
+        for table, _, part in self._parts:
+            texts = self._compiler.leaf_constraints(table, part)
+            keys, foreign = texts[: len(table.keys)], texts[len(table.keys) :]
+            first = table.name in pointed_to
+            for text in [*(keys if first == early else ()), *(foreign if early else ())]:
+                yield self._step("add_key", part.name, self._target, f"ALTER TABLE {part.name.sql} ADD {text}")
 
     def commits(self) -> Iterator[Step]:
         server = server_name(self._move.target)
@@ -92,6 +109,10 @@ class _Mover:
         parents = ", ".join(dict.fromkeys(parent.sql for _, parent, _ in self._parts))
         shards = ", ".join(part.name.sql for _, _, part in self._parts)
         first = self._parts[0][2].name
+        for _, _, part in self._parts:
+            link = quote_literal(server_name(self._move.source))
+            sql = f"SELECT pgherd.take_calibration({quote_literal(part.name.sql)}, {link})"
+            yield self._step("take_calibration", part.name, self._target, sql)
         sql = f"LOCK TABLE ONLY {parents} IN EXCLUSIVE MODE"
         yield self._step("hold_writers", first, everywhere, sql, BRIEFLY)
         yield self._step("hold_shard", first, self._source, f"LOCK TABLE {shards} IN EXCLUSIVE MODE", WAIT)
@@ -116,7 +137,8 @@ class _Mover:
             link = ddl.create_foreign_partition(part.name, parent, part.bound, server)
             sql = (
                 f"ALTER TABLE {parent.sql} DETACH PARTITION {part.name.sql};\n"
-                f"ALTER TABLE {part.name.sql} SET SCHEMA {ASIDE};\n{link}"
+                f"ALTER TABLE {part.name.sql} SET SCHEMA {ASIDE};\n"
+                f"DELETE FROM pgherd.calibration WHERE relation = {quote_literal(part.name.sql)};\n{link}"
             )
             yield self._step("swap_out", part.name, self._source, sql, WAIT)
         yield from finish(self._before, self._after)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..model.names import Name
 from ..model.topology import GroupId, Topology
+from .rebalance import Move
 
 NOBODY = "nobody"
 BRIEFLY = "writers and readers of this table, for the moment of the commit"
@@ -28,7 +30,8 @@ class Step:
     """One statement on one or more groups.
 
     ``kind`` is the sort of change (``create_table`` …), ``target`` what it changes, ``blocks`` who waits for it and how
-    long, ``undo`` how it is taken back. ``secret`` keeps the text out of everything that is shown.
+    long, ``undo`` how it is taken back. ``secret`` keeps the text out of everything that is shown. ``moving`` is set on
+    steps that take more than a statement: a shard on its way from the first of the groups to the second.
     """
 
     kind: str
@@ -38,6 +41,7 @@ class Step:
     blocks: str = NOBODY
     undo: str = "rolled back with its phase"
     secret: bool = False
+    moving: Name | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The step as ``apply --plan --json`` shows it."""
@@ -58,13 +62,15 @@ class Phase:
     ``builds`` run first, outside of any transaction, all groups at the same time; they are repeatable, so a phase that
     was killed is run again from its start. ``commits`` then happen on all groups in one two-phase commit together with
     the record of ``result``: all or nothing. ``afters`` clear up what the builds needed; if nobody is left to run them,
-    the next change or start does.
+    the next change or start does. ``move`` is what a phase moves, if it does nothing else: the builds of moves need
+    nothing of the moves before them, so they may run ahead.
     """
 
     builds: tuple[Step, ...]
     commits: tuple[Step, ...]
     result: Topology
     afters: tuple[Step, ...] = ()
+    move: Move | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:

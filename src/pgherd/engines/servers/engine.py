@@ -14,6 +14,7 @@ from ...planning.move import plan_moves
 from ...planning.plan import Plan, Step, Traits
 from ...planning.rebalance import Move
 from ..base import Connection, OnStep
+from ..conduct import Conduct
 from ..failures import talking_to
 from .executor import execute, settle_idle_moves
 from .pools import Pools
@@ -114,9 +115,9 @@ class ServersEngine:
         """The plan that moves shards between groups while they are in use."""
         return plan_moves(self._topology, moves, self.traits)
 
-    async def execute(self, plan: Plan, on_step: OnStep | None = None) -> Topology:
+    async def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:
         """Carry a plan out."""
-        reached = await execute(self._pools, plan, self._topology.groups[0].name, on_step)
+        reached = await execute(self._pools, plan, self._topology.groups[0].name, on_step, conduct)
         if reached is not None:
             await self._adopt(reached)
             await self._pools.reset()  # prepared statements and known types may be out of date

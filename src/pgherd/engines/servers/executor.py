@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
-from itertools import groupby
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from itertools import groupby, takewhile
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -14,94 +15,174 @@ from psycopg import sql
 from ...errors import ChangeRefused, HerdBusy, HerdError, InDoubt, StalePlan
 from ...model.names import Name, quote_literal
 from ...model.topology import GroupId, Topology
-from ...planning.plan import Phase, Plan, Step
+from ...planning.plan import NOBODY, Phase, Plan, Step
 from ..base import Connection, OnStep
+from ..conduct import Conduct, Moved
 from ..failures import talking_to
+from .changelock import CHANGE_LOCK, change_lock
+from .moving import catch_up, copy_rows, watched
 from .pools import Pools
 from .store import read_generation, write_topology
+from .stream import Bucket
 from .two_phase import TwoPhaseTransaction, settle_leftovers
 
-CHANGE_LOCK = 0x70676865726400
-"""Key of the advisory lock that whoever changes a herd holds on its first group."""
 LOCK_WAIT_S = 10.0
-SWAP_WAIT_S = 0.5
-"""How long a move's commit waits for a lock: writers queue behind it, and it may be part of a deadlock that spans
-servers, which no detector sees. So it gives up before it hurts, lets everybody pass, and tries again."""
-SWAP_ATTEMPTS = 20
-PATIENT = ("build_index", "keep_changes")
+SWAP_S = 0.3
+"""How long a move's commit may wait, for locks and last rows together: writers queue behind it meanwhile, and it may be
+part of a deadlock that spans servers, which no detector sees. So it gives up before it hurts, lets everybody pass,
+and tries again. What is left to do once it has waited for all takes a fraction of that."""
+SWAP_PAUSE_S = 0.5
+SWAP_ATTEMPTS = 25
+PATIENT = ("build_index",)
 """Builds that wait for older transactions while they keep nobody out."""
 
 
-async def execute(pools: Pools, plan: Plan, first_group: str, on_step: OnStep | None) -> Topology | None:
+async def execute(
+    pools: Pools, plan: Plan, first_group: str, on_step: OnStep | None, conduct: Conduct | None = None
+) -> Topology | None:
     """Run every phase of ``plan``; the last topology reached, None for an empty plan.
 
-    Raises HerdBusy when another change, or a statement that holds a lock, runs for longer than ten seconds, StalePlan
-    when the herd has moved on, ServerRefused when a server refuses a statement: then the phase is undone and earlier
-    phases stand.
+    Phases are committed one after the other; the builds of moves run ahead, so that several are copied and indexed at
+    the same time. Raises HerdBusy when another change, or a statement that holds a lock, runs for longer than ten
+    seconds (a change that moves shards is not waited for), StalePlan when the herd has moved on, ServerRefused when a
+    server refuses a statement: then the phase is undone and earlier phases stand.
     """
     if not plan.phases:
         return None
-    total, done = len(plan.steps), 0
-    async with _change_lock(pools, first_group) as connection:
+    async with change_lock(pools, first_group, long=any(p.move for p in plan.phases)) as connection:
+        run = _Run(pools, plan, on_step, conduct or Conduct())
         parent = plan.parent_generation
-        for phase in plan.phases:
-            groups = [g.name for g in phase.result.groups]
-            await settle_leftovers(pools, groups, 0.0, alone=True)
-            await settle_moves(pools, groups)
-            with talking_to(first_group):
-                generation = await read_generation(connection)
-            if generation != parent:
-                raise StalePlan(
-                    f"the plan was made for generation {parent}, the herd is at {generation}",
-                    hint="make the plan again (run the same command)",
-                )
-            done = await _run_phase(pools, phase, done, total, on_step)
-            parent = phase.result.generation
+        await run.settle(plan.phases[0])
+        await settle_moves(pools, _groups(plan.phases[0]))
+        try:
+            for number, phase in enumerate(plan.phases):
+                if number:
+                    await run.settle(phase)
+                with talking_to(first_group):
+                    generation = await read_generation(connection)
+                if generation != parent:
+                    raise StalePlan(
+                        f"the plan was made for generation {parent}, the herd is at {generation}",
+                        hint="make the plan again (run the same command)",
+                    )
+                await run.phase(number)
+                parent = phase.result.generation
+        finally:
+            await run.stop()
     return plan.result
 
 
-async def _run_phase(pools: Pools, phase: Phase, done: int, total: int, on_step: OnStep | None) -> int:
-    def tell(steps: Sequence[Step]) -> None:
-        nonlocal done
-        for step in steps:
-            done += 1
-            if on_step:
-                on_step(done, total, step)
+def _groups(phase: Phase) -> list[str]:
+    """All groups that a phase has to do with: those of its result, and those that leave with it."""
+    return list(dict.fromkeys([*(g.name for g in phase.result.groups), *(g for s in phase.steps for g in s.groups)]))
 
-    try:
-        for kind, steps in groupby(phase.builds, key=lambda s: s.kind):
+
+class _Run:
+    """One plan being carried out."""
+
+    def __init__(self, pools: Pools, plan: Plan, on_step: OnStep | None, conduct: Conduct) -> None:
+        self._pools, self._phases, self._on_step, self._conduct = pools, plan.phases, on_step, conduct
+        self._total, self._told = len(plan.steps), 0
+        self._bucket = Bucket(conduct.max_rate)
+        self._ahead: dict[int, asyncio.Task[None]] = {}
+        self._moved = [Moved(p.move) if p.move else None for p in plan.phases]
+
+    async def settle(self, phase: Phase) -> None:
+        """Settle commits that somebody left half done."""
+        await settle_leftovers(self._pools, _groups(phase), 0.0, alone=True)
+
+    async def phase(self, number: int) -> None:
+        """One phase; the builds of the moves right after it begin meanwhile, as many as there are jobs."""
+        phase, moved = self._phases[number], self._moved[number]
+        ready = self._phases[number : number + max(1, self._conduct.jobs)]
+        for i, _ in enumerate(takewhile(lambda p: p is phase or (phase.move and p.move), ready), number):
+            if i not in self._ahead:
+                self._ahead[i] = asyncio.create_task(self._build(i))
+        await self._ahead[number]
+        began = monotonic()
+        for step in phase.builds:  # now that it is this phase's turn: since then more may have been written
+            if step.moving and step.kind == "catch_up":
+                self._tell([step])
+                await catch_up(self._pools, step, self._conduct)
+        if moved:
+            moved.catch_up_s += monotonic() - began
+        transaction, waits_since = await self._ready(phase, moved)
+        try:
+            await transaction.commit()
+        except InDoubt:
+            del self._ahead[number]
+            raise
+        del self._ahead[number]
+        if moved:
+            moved.writers_waited_ms = max(moved.writers_waited_ms, 1000 * (monotonic() - waits_since))
+            moved.commit_s = monotonic() - began - moved.catch_up_s
+            self._conduct.moved.append(moved)
+        self._tell(phase.afters)
+        await _clear_up(self._pools, phase)
+
+    async def stop(self) -> None:
+        """Undo what was begun and has not been committed; nothing, if all is done."""
+        begun, self._ahead = self._ahead, {}
+        for task in begun.values():
+            task.cancel()
+        await asyncio.gather(*begun.values(), return_exceptions=True)
+        for number in begun:
+            await _clear_up(self._pools, self._phases[number])
+
+    def _tell(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self._told += 1
+            if self._on_step:
+                self._on_step(self._told, self._total, step)
+
+    async def _build(self, number: int) -> None:
+        """All builds of a phase but catching up, which is for when its turn has come."""
+        for kind, steps in groupby(self._phases[number].builds, key=lambda s: s.kind):
             together = list(steps)
             if kind == "build_index":  # each group its own, at the same time
-                tell(together)
-                await _build_all(pools, together)
+                self._tell(together)
+                await _build_all(self._pools, together, self._conduct)
                 continue
             for step in together:
-                tell([step])
-                await _build_all(pools, [step])
-        transaction = await _ready(pools, phase, tell)
-        await transaction.commit()
-    except InDoubt:
-        raise
-    except BaseException:
-        await _clear_up(pools, phase)
-        raise
-    tell(phase.afters)
-    await _clear_up(pools, phase)
-    return done
+                if step.moving is None or kind != "catch_up":
+                    self._tell([step])
+                    await self._timed(step, self._moved[number])
 
+    async def _timed(self, step: Step, moved: Moved | None) -> None:
+        began = monotonic()
+        if step.moving and moved:
+            await copy_rows(self._pools, step, self._bucket, self._conduct, moved)
+        else:
+            await _build_all(self._pools, [step], self._conduct)
+        if moved and step.kind == "copy_rows":
+            moved.copy_s += monotonic() - began
+        elif moved and step.kind in ("add_key", "build_part"):
+            moved.index_s += monotonic() - began
 
-async def _ready(pools: Pools, phase: Phase, tell: Callable[[Sequence[Step]], None]) -> TwoPhaseTransaction:
-    """A transaction in which all of the phase's commits are done."""
-    if not phase.afters:
-        return await _try(pools, phase, tell, LOCK_WAIT_S)
-    for _ in range(SWAP_ATTEMPTS - 1):
-        try:
-            return await _try(pools, phase, tell, SWAP_WAIT_S)
-        except HerdBusy:
-            tell = _tell_nobody
-        await asyncio.sleep(SWAP_WAIT_S)
-        await _build_all(pools, [s for s in phase.builds if s.kind == "catch_up"])
-    return await _try(pools, phase, tell, SWAP_WAIT_S)
+    async def _ready(self, phase: Phase, moved: Moved | None) -> tuple[TwoPhaseTransaction, float]:
+        """A transaction in which all of the phase's commits are done, and since when it has kept anybody waiting."""
+        if not phase.afters:
+            return await _try(self._pools, phase, self._tell, LOCK_WAIT_S)
+        tell = self._tell
+        for attempt in range(1, SWAP_ATTEMPTS + 1):
+            began = monotonic()
+            try:
+                if moved:
+                    moved.attempts = attempt
+                return await _try(self._pools, phase, tell, SWAP_S, limit=True)
+            except HerdBusy:
+                if attempt == SWAP_ATTEMPTS:
+                    raise
+                tell = _tell_nobody
+            if moved:
+                moved.writers_waited_ms = max(moved.writers_waited_ms, 1000 * (monotonic() - began))
+            await asyncio.sleep(SWAP_PAUSE_S)
+            for step in (s for s in phase.builds if s.kind == "catch_up"):
+                if step.moving:
+                    await catch_up(self._pools, step, self._conduct)
+                else:
+                    await _build_all(self._pools, [step])
+        raise AssertionError("the last attempt returns or raises")
 
 
 def _tell_nobody(steps: Sequence[Step]) -> None:
@@ -109,20 +190,26 @@ def _tell_nobody(steps: Sequence[Step]) -> None:
 
 
 async def _try(
-    pools: Pools, phase: Phase, tell: Callable[[Sequence[Step]], None], lock_wait_s: float
-) -> TwoPhaseTransaction:
-    transaction = TwoPhaseTransaction(pools)
+    pools: Pools, phase: Phase, tell: Callable[[Sequence[Step]], None], wait_s: float, *, limit: bool = False
+) -> tuple[TwoPhaseTransaction, float]:
+    """Do a phase's commits, waiting ``wait_s`` for each lock, or with ``limit`` for all of them together."""
+    staying = [g.name for g in phase.result.groups]
+    transaction = TwoPhaseTransaction(pools, leaving=[g for g in _groups(phase) if g not in staying])
+    waits_since: float | None = None
     try:
         for step in phase.commits:
             tell([step])
-            await _all(_run(transaction, step, g, lock_wait_s) for g in step.groups)
-        for group in phase.result.groups:
-            with talking_to(group.name, "recording the new generation"):
-                await write_topology(await transaction.on(group.name), phase.result)
+            if waits_since is None and step.blocks != NOBODY:
+                waits_since = monotonic()
+            left = wait_s - (monotonic() - waits_since) if limit and waits_since else wait_s
+            await _all(_run(transaction, step, g, max(left, 0.05)) for g in step.groups)
+        for group in staying:
+            with talking_to(group, "recording the new generation"):
+                await write_topology(await transaction.on(group), phase.result)
     except BaseException:
         await transaction.rollback()
         raise
-    return transaction
+    return transaction, waits_since or monotonic()
 
 
 async def _clear_up(pools: Pools, phase: Phase) -> None:
@@ -141,7 +228,7 @@ async def settle_moves(pools: Pools, groups: Sequence[str]) -> None:
                 found += [(group, shard, incoming) for shard, incoming in await _moving(connection)]
     for group, shard, incoming in sorted(found, key=lambda f: not f[2]):  # who takes lets go before who gives
         sql = f"SELECT pgherd.clear_{'incoming' if incoming else 'outgoing'}({quote_literal(shard)})"
-        await _build(pools, Step("clear_move", shard, (GroupId(group),), sql), group)
+        await _build(pools, Step("clear_move", shard, (GroupId(group),), sql), group, Conduct())
 
 
 async def _moving(connection: Connection) -> list[tuple[str, bool]]:
@@ -204,33 +291,39 @@ async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
             raise result
 
 
-async def _build_all(pools: Pools, steps: Sequence[Step]) -> None:
+async def _build_all(pools: Pools, steps: Sequence[Step], conduct: Conduct | None = None) -> None:
     """Groups build at the same time, each its own steps in order."""
 
     async def chain(group: str) -> None:
         for step in steps:
             if group in step.groups:
-                await _build(pools, step, group)
+                await _build(pools, step, group, conduct or Conduct())
 
     await _all(chain(g) for g in dict.fromkeys(g for s in steps for g in s.groups))
 
 
-async def _build(pools: Pools, step: Step, group: str) -> None:
+async def _build(pools: Pools, step: Step, group: str, conduct: Conduct) -> None:
     async with pools.connection(group) as connection:
+        pid = connection.pgconn.backend_pid
         with talking_to(group, f"doing {step.kind} {step.target}"):
-            if step.kind == "build_index":
-                await _drop_invalid(connection, step.target)
-            if step.kind in PATIENT:
-                await connection.execute(step.sql)
-                return
-            try:
-                async with connection.transaction():
-                    # A server that works on for a client that is dead keeps the next one from clearing up.
-                    await connection.execute("SET LOCAL client_connection_check_interval = '1s'")
-                    await connection.execute(f"SET LOCAL lock_timeout = '{int(LOCK_WAIT_S * 1000)}ms'")
-                    await connection.execute(step.sql)
-            except psycopg.errors.LockNotAvailable as error:
-                raise _busy(step, group, error) from error
+            async with watched(pools, step, group, pid, conduct):
+                await _run_build(connection, step, group)
+
+
+async def _run_build(connection: Connection, step: Step, group: str) -> None:
+    if step.kind == "build_index":
+        await _drop_invalid(connection, step.target)
+    if step.kind in PATIENT:
+        await connection.execute(step.sql)
+        return
+    try:
+        async with connection.transaction():
+            # A server that works on for a client that is dead keeps the next one from clearing up.
+            await connection.execute("SET LOCAL client_connection_check_interval = '1s'")
+            await connection.execute(f"SET LOCAL lock_timeout = '{int(LOCK_WAIT_S * 1000)}ms'")
+            await connection.execute(step.sql)
+    except psycopg.errors.LockNotAvailable as error:
+        raise _busy(step, group, error) from error
 
 
 async def _drop_invalid(connection: Connection, index: str) -> None:
@@ -241,26 +334,3 @@ async def _drop_invalid(connection: Connection, index: str) -> None:
     if row and not row[0]:
         name = Name.parse(index)
         await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(*name)))
-
-
-@asynccontextmanager
-async def _change_lock(pools: Pools, group: str) -> AsyncIterator[Connection]:
-    """Hold the herd's change lock: session-level, so that it goes with a process that dies."""
-    async with pools.connection(group) as connection:
-        with talking_to(group, "taking the change lock"):
-            await connection.execute(f"SET lock_timeout = '{int(LOCK_WAIT_S * 1000)}ms'")
-            try:
-                await connection.execute("SELECT pg_advisory_lock(%s)", [CHANGE_LOCK])
-            except psycopg.errors.LockNotAvailable as error:
-                raise HerdBusy(
-                    "another change of this herd is running", hint="wait for it to end, then again"
-                ) from error
-            finally:
-                await connection.execute("RESET lock_timeout")
-        try:
-            yield connection
-        finally:
-            try:
-                await connection.execute("SELECT pg_advisory_unlock(%s)", [CHANGE_LOCK])
-            except psycopg.Error:
-                await connection.close()  # the lock goes with its session

@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from psycopg import AsyncConnection
+
 from ...model.topology import Group
 from ..base import Connection
+from ..failures import talking_to
 from .pool import Pool
 
 CONNECT_TIMEOUT_S = 5
@@ -64,6 +67,18 @@ class Pools:
             yield connection
         finally:
             await self.give(group, connection)
+
+    @asynccontextmanager
+    async def fresh(self, group: str, **parameters: str) -> AsyncIterator[Connection]:
+        """A new connection in autocommit, with libpq ``parameters`` of its own, that ends with the block."""
+        with talking_to(group, "connecting"):
+            connection: Connection = await AsyncConnection.connect(
+                **{**self.conninfo(group), **parameters}, autocommit=True, prepare_threshold=None
+            )
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     async def close(self) -> None:
         """Close everything."""

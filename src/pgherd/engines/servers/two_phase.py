@@ -32,10 +32,14 @@ def new_gid(decider: str) -> str:
 
 
 class TwoPhaseTransaction:
-    """A transaction over the groups it is used on; a single group commits without a second phase."""
+    """A transaction over the groups it is used on; a single group commits without a second phase.
 
-    def __init__(self, pools: Pools) -> None:
+    Groups that are ``leaving`` never decide: with the commit they are gone.
+    """
+
+    def __init__(self, pools: Pools, leaving: Iterable[str] = ()) -> None:
         self._pools = pools
+        self._leaving = frozenset(leaving)
         self._parts: dict[str, Connection] = {}
         self._joining = asyncio.Lock()
 
@@ -63,7 +67,7 @@ class TwoPhaseTransaction:
             raise
 
     async def _commit(self) -> None:
-        decider, *others = sorted(self._parts)
+        decider, *others = sorted(self._parts, key=lambda g: (g in self._leaving, g))
         try:
             if others:
                 await self._commit_all(decider, others)

@@ -70,6 +70,29 @@ BEGIN
     EXECUTE format('CREATE PUBLICATION %I FOR TABLE ONLY %s', pgherd.move_name(shard), shard);
 END $$;
 
+-- What a COPY between two servers needs to know of a table: its columns but generated ones; whether COPY's binary format
+-- means the same on both (composite types, and arrays of what is not built in, carry numbers that differ between
+-- servers; so do the reg… types); how many rows (-1: unknown) and bytes there are, by the statistics.
+CREATE OR REPLACE FUNCTION pgherd.copy_facts(shard regclass, OUT columns text, OUT is_binary boolean, OUT row_count bigint,
+    OUT bytes bigint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE column_of AS (
+        SELECT attnum, attname, atttypid FROM pg_attribute
+        WHERE attrelid = shard AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    ), used AS (
+        SELECT t.* FROM column_of JOIN pg_type t ON t.oid = atttypid
+        UNION
+        SELECT t.* FROM used JOIN pg_type t ON t.oid = CASE
+            WHEN used.typtype = 'd' THEN used.typbasetype WHEN used.typcategory = 'A' THEN used.typelem END
+    )
+    SELECT (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM column_of),
+        (SELECT bool_and(typsend <> 0 AND typreceive <> 0 AND typname !~ '^_?reg[a-z]+$' AND (typtype IN ('b', 'd', 'e')
+            OR oid < 16384) AND typtype <> 'c' AND (typcategory <> 'A' OR typtype = 'd' OR typelem < 16384)) FROM used),
+        reltuples::bigint, pg_table_size(shard)
+    FROM pg_class WHERE oid = shard
+$$;
+
+-- Target: from the slot's start on, which is where the copied snapshot ends.
 CREATE OR REPLACE FUNCTION pgherd.subscribe(shard text, link text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -79,8 +102,10 @@ BEGIN
     SELECT string_agg(format('%s=%L', option_name, option_value), ' ') INTO publisher
     FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
     WHERE srvname = link AND option_name IN ('host', 'port', 'dbname');
-    EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, slot_name = %L, origin = none)',
-        name, publisher || format(' user=%L password=%L', pgherd.link_role(), pgherd.link_secret(link)), name, name);
+    EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, slot_name = %L,'
+        ' copy_data = false, origin = none, binary = %s)',
+        name, publisher || format(' user=%L password=%L', pgherd.link_role(), pgherd.link_secret(link)), name, name,
+        (SELECT is_binary::text FROM pgherd.copy_facts(shard)));
 END $$;
 
 -- Whether a link's other end answers; the error names the link.
@@ -93,27 +118,16 @@ EXCEPTION WHEN connection_exception OR sqlclient_unable_to_establish_sqlconnecti
     RAISE sqlclient_unable_to_establish_sqlconnection USING MESSAGE = format('could not connect to server "%s"', link);
 END $$;
 
--- Target: wait until the rows that were there are copied. A worker whose source is gone tries for ever, so ask for it.
-CREATE OR REPLACE FUNCTION pgherd.wait_copied(shard text, link text) RETURNS void
+-- Target: whether changes still arrive. A worker whose source is gone tries for ever, so ask for it.
+CREATE OR REPLACE FUNCTION pgherd.check_incoming(shard text, link text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    subscription oid := (SELECT oid FROM pg_subscription WHERE subname = pgherd.move_name(shard));
-    failures bigint;
-    checked_at timestamptz := clock_timestamp();
 BEGIN
-    WHILE EXISTS (SELECT FROM pg_subscription_rel WHERE srsubid = subscription AND srsubstate <> 'r') LOOP
-        PERFORM pg_stat_clear_snapshot();
-        SELECT apply_error_count + sync_error_count INTO failures FROM pg_stat_get_subscription_stats(subscription);
-        IF failures > 0 OR clock_timestamp() > checked_at + interval '1 second' THEN
-            PERFORM pgherd.check_link(link);
-            checked_at := clock_timestamp();
-        END IF;
-        IF failures > 0 THEN
-            RAISE EXCEPTION 'the rows of % can''t be copied to their new home', shard
-                USING HINT = 'See the new home''s server log and pg_stat_subscription_stats.';
-        END IF;
-        PERFORM pg_sleep(0.05);
-    END LOOP;
+    PERFORM pgherd.check_link(link);
+    IF EXISTS (SELECT FROM pg_subscription s, pg_stat_get_subscription_stats(s.oid) t
+        WHERE s.subname = pgherd.move_name(shard) AND t.apply_error_count + t.sync_error_count > 0) THEN
+        RAISE EXCEPTION 'changes of % can''t be made at its new home', shard
+            USING HINT = 'See the new home''s server log and pg_stat_subscription_stats.';
+    END IF;
 END $$;
 
 -- Flush what is written and give the senders something to send: a target answers that at once, not at its next report.
@@ -127,12 +141,23 @@ BEGIN
     END IF;
 END $$;
 
--- Source: wait until the target has flushed all that is committed here by now.
+-- Source: how many bytes of the log, up to a place in it, the target has not flushed yet.
+CREATE OR REPLACE FUNCTION pgherd.behind(shard text, goal pg_lsn) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgherd.wake_senders();
+    RETURN (SELECT greatest(0, goal - confirmed_flush_lsn)::bigint FROM pg_replication_slots
+        WHERE slot_name = pgherd.move_name(shard));
+END $$;
+
+-- Source, inside the cut-over: wait until the target has flushed all that is committed here by now, for as long as a lock
+-- might be waited for.
 CREATE OR REPLACE FUNCTION pgherd.wait_caught_up(shard text, timeout_s double precision) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     goal pg_lsn;
-    deadline timestamptz := clock_timestamp() + make_interval(secs => timeout_s);
+    patience interval := coalesce(nullif(current_setting('lock_timeout')::interval, '0'), make_interval(secs => timeout_s));
+    deadline timestamptz := clock_timestamp() + least(patience, make_interval(secs => timeout_s));
     done boolean;
 BEGIN
     goal := pg_current_wal_insert_lsn();  -- what was committed asynchronously may not be flushed yet
@@ -141,7 +166,7 @@ BEGIN
         SELECT confirmed_flush_lsn >= goal INTO done FROM pg_replication_slots WHERE slot_name = pgherd.move_name(shard);
         EXIT WHEN done;
         IF clock_timestamp() > deadline THEN
-            RAISE lock_not_available USING MESSAGE = format('the new home of %s did not catch up in %s s', shard, timeout_s);
+            RAISE lock_not_available USING MESSAGE = format('the new home of %s did not catch up in time', shard);
         END IF;
         PERFORM pgherd.wake_senders();
         PERFORM pg_sleep(0.005);
@@ -155,6 +180,29 @@ BEGIN
     EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', pgherd.move_name(shard));
     EXECUTE format('DROP FOREIGN TABLE %s', pgherd.aside(shard));
     EXECUTE format('DROP TRIGGER pgherd_incoming ON %s', shard);
+END $$;
+
+-- Target, inside the cut-over: what was measured of the shard's indexes goes with it. Changes are counted anew here, so
+-- that those since it was measured stay as many; the indexes may have other names here.
+CREATE OR REPLACE FUNCTION pgherd.take_calibration(shard text, link text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pgherd.calibration (relation, column_name, metric, document, rows_at, changes_at, calibrated_at)
+    SELECT shard, column_name, metric, CASE WHEN definition IS NULL THEN document
+            ELSE jsonb_set(document, '{definition}', to_jsonb(definition)) END,
+        rows_at, coalesce(n_tup_ins + n_tup_upd + n_tup_del, 0) - changed, calibrated_at
+    FROM pgherd.dblink(link, format('SELECT column_name, metric, document, rows_at, calibrated_at,'
+            ' coalesce(n_tup_ins + n_tup_upd + n_tup_del, 0) - changes_at FROM pgherd.calibration'
+            ' LEFT JOIN pg_stat_all_tables ON relid = to_regclass(relation) WHERE relation = %L', shard))
+        AS r(column_name text, metric text, document jsonb, rows_at bigint, calibrated_at timestamptz, changed bigint)
+    LEFT JOIN pg_stat_all_tables ON relid = to_regclass(shard)
+    LEFT JOIN LATERAL (
+        SELECT pg_get_indexdef(indexrelid) AS definition FROM pg_index WHERE indrelid = to_regclass(shard)
+            AND split_part(pg_get_indexdef(indexrelid), ' USING ', 2) = split_part(document ->> 'definition', ' USING ', 2)
+        LIMIT 1
+    ) index ON true
+    ON CONFLICT (relation, column_name, metric) DO UPDATE SET document = excluded.document, rows_at = excluded.rows_at,
+        changes_at = excluded.changes_at, calibrated_at = excluded.calibrated_at;
 END $$;
 
 -- Drop a table that foreign keys of others, which are about to go too, may point to.
@@ -203,11 +251,7 @@ DECLARE
     slot record;
 BEGIN
     EXECUTE format('DROP PUBLICATION IF EXISTS %I', name);
-    FOR slot IN
-        SELECT slot_name, active_pid FROM pg_replication_slots
-        WHERE database = current_database() AND (slot_name = name OR (slot_name ~ '^pg_\d+_sync_\d+_\d+$'
-            AND (NOT active OR active_pid IN (SELECT pid FROM pg_stat_replication WHERE usename = pgherd.link_role()))))
-    LOOP
+    FOR slot IN SELECT slot_name, active_pid FROM pg_replication_slots WHERE slot_name = name LOOP
         IF slot.active_pid IS NOT NULL THEN
             PERFORM pg_terminate_backend(slot.active_pid, 5000);
         END IF;
@@ -227,8 +271,8 @@ DECLARE
 BEGIN
     FOR function IN
         SELECT oid FROM pg_proc WHERE pronamespace = 'pgherd'::regnamespace AND proname IN ('begin_incoming', 'begin_outgoing',
-            'subscribe', 'check_link', 'await_readers', 'wake_senders', 'wait_copied', 'wait_caught_up', 'end_incoming',
-            'drop_tied', 'clear_incoming', 'clear_outgoing')
+            'subscribe', 'check_link', 'check_incoming', 'await_readers', 'wake_senders', 'behind', 'wait_caught_up',
+            'end_incoming', 'take_calibration', 'drop_tied', 'clear_incoming', 'clear_outgoing')
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);
     END LOOP;

@@ -33,6 +33,8 @@ part of a deadlock that spans servers, which no detector sees. So it gives up be
 and tries again. What is left to do once it has waited for all takes a fraction of that."""
 SWAP_PAUSE_S = 0.5
 SWAP_ATTEMPTS = 25
+HOLDS = ("hold_writers", "hold_shard", "hold_readers", "catch_up")
+"""The steps of a move's commit that wait for others, in an order that matters; those after them need no order."""
 PATIENT = ("build_index",)
 """Builds that wait for older transactions while they keep nobody out."""
 
@@ -192,24 +194,41 @@ def _tell_nobody(steps: Sequence[Step]) -> None:
 async def _try(
     pools: Pools, phase: Phase, tell: Callable[[Sequence[Step]], None], wait_s: float, *, limit: bool = False
 ) -> tuple[TwoPhaseTransaction, float]:
-    """Do a phase's commits, waiting ``wait_s`` for each lock, or with ``limit`` for all of them together."""
-    staying = [g.name for g in phase.result.groups]
-    transaction = TwoPhaseTransaction(pools, leaving=[g for g in _groups(phase) if g not in staying])
+    """Do a phase's commits, waiting ``wait_s`` for each lock.
+
+    With ``limit`` that is for all locks together, and what comes after the last of them is done on all groups at once.
+    """
+    staying, groups = [g.name for g in phase.result.groups], _groups(phase)
+    transaction = TwoPhaseTransaction(pools, leaving=[g for g in groups if g not in staying])
     waits_since: float | None = None
+    held = max((i for i, s in enumerate(phase.commits, 1) if s.kind in HOLDS), default=0) if limit else None
     try:
-        for step in phase.commits:
+        for group in groups if limit else ():
+            await transaction.on(group)
+        for step in phase.commits[:held]:
             tell([step])
             if waits_since is None and step.blocks != NOBODY:
                 waits_since = monotonic()
             left = wait_s - (monotonic() - waits_since) if limit and waits_since else wait_s
             await _all(_run(transaction, step, g, max(left, 0.05)) for g in step.groups)
-        for group in staying:
-            with talking_to(group, "recording the new generation"):
-                await write_topology(await transaction.on(group), phase.result)
+        rest = phase.commits[held:] if limit else ()
+        tell(rest)
+        await _all(_finish(transaction, rest, phase.result, g, g in staying) for g in groups)
     except BaseException:
         await transaction.rollback()
         raise
     return transaction, waits_since or monotonic()
+
+
+async def _finish(
+    transaction: TwoPhaseTransaction, steps: Sequence[Step], result: Topology, group: str, stays: bool
+) -> None:
+    for step in steps:
+        if group in step.groups:
+            await _run(transaction, step, group, SWAP_S)
+    if stays:
+        with talking_to(group, "recording the new generation"):
+            await write_topology(await transaction.on(group), result)
 
 
 async def _clear_up(pools: Pools, phase: Phase) -> None:
@@ -258,8 +277,7 @@ async def _run(transaction: TwoPhaseTransaction, step: Step, group: str, lock_wa
         return
     with talking_to(group, f"doing {step.kind} {step.target}"):
         try:
-            await connection.execute(f"SET LOCAL lock_timeout = '{int(lock_wait_s * 1000)}ms'")
-            await connection.execute(step.sql)
+            await connection.execute(f"SET LOCAL lock_timeout = '{int(lock_wait_s * 1000)}ms';\n{step.sql}")
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             raise _busy(step, group, error) from error
         except (psycopg.errors.InvalidTableDefinition, psycopg.errors.InvalidFunctionDefinition) as error:

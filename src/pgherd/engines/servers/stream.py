@@ -86,14 +86,16 @@ async def _chunks(giver: str, connection: Connection, out: sql.Composed) -> Asyn
     while True:
         with talking_to(giver, "reading rows"):
             count, data = pgconn.get_copy_data(1)
-            if count == 0 and not parts:
+            if count == 0:
+                pgconn.consume_input()  # mostly there is more already
+                count, data = pgconn.get_copy_data(1)
+            if count == 0:
                 await _ready(pgconn)
-                pgconn.consume_input()
                 continue
             if count > 0:
                 parts.append(data)
                 size += count
-        if parts and (count <= 0 or size >= CHUNK_BYTES):
+        if parts and (count < 0 or size >= CHUNK_BYTES):
             yield b"".join(parts), len(parts)
             parts, size = [], 0
         if count < 0:

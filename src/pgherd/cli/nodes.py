@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,12 @@ import typer
 from rich.markup import escape
 
 from ..client import AsyncHerd, connect_async
-from ..elastic import drain_plan, rebalance_plan
+from ..elastic import By, drain_plan, rebalance_plan
+from ..engines.conduct import JOBS, Conduct
 from ..herdfile import default_home
 from ..local.herd import LocalHerd
 from ..model.placement import Label
+from ..planning.advice import bytes_of
 from ..planning.plan import Plan
 from ..planning.rebalance import Move
 from ..status import status_of
@@ -25,6 +28,13 @@ from .servers import show_groups
 
 node = typer.Typer(help="Servers of a herd.", no_args_is_help=True)
 PlanOption = Annotated[bool, typer.Option("--plan", help="Print the moves and change nothing.")]
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", min=1, max=16, help="How many shards are copied and indexed at the same time.")
+]
+RateOption = Annotated[
+    str | None,
+    typer.Option("--max-rate", metavar="RATE", help="Copy no more than that a second, over all jobs: 20MB, 1.5GiB."),
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -37,61 +47,80 @@ def add_commands(app: typer.Typer) -> None:
 def add(
     region: Annotated[str, typer.Option(help="Where the new server is: [cloud.]region[.zone].")],
     rebalance: Annotated[bool, typer.Option(help="Give it its fair share of the shards at once.")] = True,
+    jobs: JobsOption = JOBS,
+    max_rate: RateOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Start one more local server, make it part of the herd, and give it its share of the shards."""
     where = home or default_home()
     label = Label.parse(region)
+    conduct = _conduct(jobs, max_rate)
     with err.status("starting") as line:
         LocalHerd(where).add(label, None, lambda text: line.update(escape(text)))
-    asyncio.run(_add(where, rebalance, json))
+    try:
+        asyncio.run(_add(where, rebalance, conduct, json))
+    except KeyboardInterrupt:
+        err.print("the server has joined: [bold]pgherd rebalance[/] goes on with giving it its share")
+        raise
 
 
-async def _add(home: Path, move: bool, json: bool) -> None:
+async def _add(home: Path, move: bool, conduct: Conduct, json: bool) -> None:
     async with connect_async(home=home) as herd:  # which lets the new server join
         moves: tuple[Move, ...] = ()
         seconds = 0.0
         if move:
             moves, plan = await rebalance_plan(herd)
-            seconds = await _run(herd, plan)
+            seconds = await _run(herd, plan, conduct)
         document = await status_of(herd)
     if json:
-        print_json({**document, "moves": [_move(m) for m in moves]})
+        print_json({**document, "moves": _moves(moves, conduct)})
         return
     show_groups(document)
     out.print()
-    _show(moves, seconds)
+    _show(moves, conduct, seconds)
 
 
 @node.command()
 def drain(
     group: Annotated[str, typer.Argument(help="The group to empty.")],
     plan: PlanOption = False,
+    jobs: JobsOption = JOBS,
+    max_rate: RateOption = None,
     home: HomeOption = None,
     dsn: DsnOption = None,
     json: JsonOption = False,
 ) -> None:
     """Move all shards out of a group, while they are in use, to where their tablespaces allow."""
-    asyncio.run(_change(group, plan, home, dsn, json))
+    asyncio.run(_change(lambda herd: drain_plan(herd, group), plan, _conduct(jobs, max_rate), home, dsn, json))
 
 
 def rebalance(
+    by: Annotated[By, typer.Option(help="What is evened out; load is measured for ten seconds.")] = By.BYTES,
     plan: PlanOption = False,
+    jobs: JobsOption = JOBS,
+    max_rate: RateOption = None,
     home: HomeOption = None,
     dsn: DsnOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Even out the groups' bytes by moving shards, while they are in use, within what tablespaces allow."""
-    asyncio.run(_change(None, plan, home, dsn, json))
+    """Even out what the groups hold by moving shards, while they are in use, within what tablespaces allow."""
+    asyncio.run(_change(lambda herd: rebalance_plan(herd, by), plan, _conduct(jobs, max_rate), home, dsn, json))
 
 
-async def _change(group: str | None, only_plan: bool, home: Path | None, dsn: str | None, json: bool) -> None:
+async def _change(
+    planned: Callable[[AsyncHerd], Awaitable[tuple[tuple[Move, ...], Plan]]],
+    only_plan: bool,
+    conduct: Conduct,
+    home: Path | None,
+    dsn: str | None,
+    json: bool,
+) -> None:
     async with connect_async(dsn, home=home) as herd:
-        moves, plan = await (drain_plan(herd, group) if group else rebalance_plan(herd))
-        seconds = 0.0 if only_plan else await _run(herd, plan)
+        moves, plan = await planned(herd)
+        seconds = 0.0 if only_plan else await _run(herd, plan, conduct)
         if json:
-            print_json({**plan.as_json(), "moves": [_move(m) for m in moves], "moved": not only_plan})
+            print_json({**plan.as_json(), "moves": _moves(moves, conduct), "moved": not only_plan})
         elif only_plan and moves:
             rows = [[", ".join(map(str, m.shards)), m.source, m.target, size(m.bytes)] for m in moves]
             out.print(
@@ -99,31 +128,44 @@ async def _change(group: str | None, only_plan: bool, home: Path | None, dsn: st
             )
             out.print("[dim]nothing was changed; --json shows each statement[/]")
         else:
-            _show(moves, seconds)
+            _show(moves, conduct, seconds)
 
 
-async def _run(herd: AsyncHerd, plan: Plan) -> float:
+def _conduct(jobs: int, max_rate: str | None) -> Conduct:
+    rate = None if max_rate is None else bytes_of(max_rate.strip().removesuffix("/s"))
+    return Conduct(jobs, rate)
+
+
+async def _run(herd: AsyncHerd, plan: Plan, conduct: Conduct) -> float:
     started = time.perf_counter()
     if plan.phases:
-        await execute_with_progress(herd, plan, "moving")
+        try:
+            await execute_with_progress(herd, plan, "moving", conduct)
+        except asyncio.CancelledError:
+            err.print(f"stopped after {len(conduct.moved)} of {len(plan.phases)} moves; what was under way was undone")
+            raise
     return time.perf_counter() - started
 
 
-def _move(move: Move) -> dict[str, Any]:
-    return {
-        "shards": [str(s) for s in move.shards],
-        "from": move.source,
-        "to": move.target,
-        "bytes": move.bytes,
-    }
+def _moves(moves: tuple[Move, ...], conduct: Conduct) -> list[dict[str, Any]]:
+    done = {m.move: m.as_json() for m in conduct.moved}
+    return [
+        {"shards": [str(s) for s in m.shards], "from": m.source, "to": m.target, "bytes": m.bytes, **done.get(m, {})}
+        for m in moves
+    ]
 
 
-def _show(moves: tuple[Move, ...], seconds: float) -> None:
+def _show(moves: tuple[Move, ...], conduct: Conduct, seconds: float) -> None:
     if not moves:
         out.print("nothing to move: no shard would even the groups out enough")
         return
-    for move in moves:
+    for moved in conduct.moved:
+        move = moved.move
         shards = escape(", ".join(map(str, move.shards)))
-        out.print(f"moved {shards} from {move.source} to {move.target} ({size(move.bytes)})")
+        out.print(
+            f"moved {shards} from {move.source} to {move.target}: {moved.rows:,} rows, {size(move.bytes)};"
+            f" copying {moved.copy_s:.1f} s, indexes {moved.index_s:.1f} s;"
+            f" writers waited {moved.writers_waited_ms:.0f} ms at most"
+        )
     total = sum(m.bytes for m in moves)
     out.print(f"{size(total)} in {seconds:.1f} s ({size(int(total / seconds))}/s); readers and writers went on")

@@ -18,7 +18,7 @@ from .engines.base import Connection, Engine, OnStep
 from .engines.conduct import Conduct
 from .engines.failures import talking_to
 from .engines.open import open_dsn, open_home
-from .errors import BadInput, GroupUnavailable, ServerRefused, StaleTopology, UnknownName
+from .errors import BadInput, GroupUnavailable, HerdError, ServerRefused, StaleTopology, UnknownName
 from .herdfile import default_home
 from .model.names import Name
 from .model.schema import Column, Index, Schema, Table, TableKind
@@ -118,6 +118,15 @@ class AsyncHerd:
         references = modified_reference_tables(query, self.topology)
         if references:
             return await self.with_fresh_topology(lambda: self._sql_everywhere(query, params, references))
+        try:
+            return await self._sql_on(group, query, params)
+        except GroupUnavailable as error:
+            known = self.topology.generation
+            if not await self._has_changed(known, error) or group in [g.name for g in self.topology.groups]:
+                raise
+            return await self._sql_on(self._group_for(region), query, params)
+
+    async def _sql_on(self, group: str, query: str, params: Any) -> list[dict[str, Any]]:
         async with self._engine.connection(group) as connection:
             with talking_to(group):
                 cursor = connection.cursor(row_factory=dict_row)
@@ -149,10 +158,17 @@ class AsyncHerd:
         known = self.topology.generation
         try:
             return await call()
-        except (StaleTopology, ServerRefused):
-            if (await self._engine.refresh()).generation == known:
+        except (StaleTopology, ServerRefused, GroupUnavailable) as error:
+            if not await self._has_changed(known, error):
                 raise
             return await call()
+
+    async def _has_changed(self, known: int, error: HerdError) -> bool:
+        """Whether the herd is another than at generation ``known``; a group that failed may have left it."""
+        try:
+            return (await self._engine.refresh()).generation != known
+        except GroupUnavailable:
+            raise error from error.__cause__
 
     @property
     def is_due(self) -> bool:

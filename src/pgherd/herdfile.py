@@ -27,12 +27,15 @@ FILE_NAME = "herd.toml"
 
 _REQUIRED = object()
 _TOP_KEYS = ("format", "engine", "dbname", "user", "passfile", "postgres_version", "nodes")
-_NODE_KEYS = ("name", "group", "host", "port", "cloud", "region", "zone", "data_directory")
+_NODE_KEYS = ("name", "group", "host", "port", "cloud", "region", "zone", "data_directory", "leaving")
 
 
 @dataclass(frozen=True, slots=True)
 class HerdNode:
-    """One server; ``data_directory`` is None for a server that pgherd did not start."""
+    """One server; ``data_directory`` is None for a server that pgherd did not start.
+
+    ``leaving``: its group is to leave the herd, or has left it; whoever finishes that takes the entry away.
+    """
 
     name: str
     group: str
@@ -40,6 +43,7 @@ class HerdNode:
     port: int
     label: Label
     data_directory: str | None = None
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +258,7 @@ def _node(entry: Mapping[str, Any], where: str, at: str, base: Path) -> HerdNode
         port=port,
         label=Label(**place),
         data_directory=None if data is None else str(base / data),
+        leaving=_get(entry, "leaving", bool, where, at, False),
     )
 
 
@@ -264,7 +269,7 @@ def _get(table: Mapping[str, Any], key: str, kind: type, where: str, at: str, de
         raise BadInput(f"{where}: {at}{key} is missing", hint=f"add {key} = …")
     value = table[key]
     if type(value) is not kind or value == "":
-        wanted = {str: "text", int: "a whole number", list: "a list of tables"}[kind]
+        wanted = {str: "text", int: "a whole number", list: "a list of tables", bool: "true or false"}[kind]
         raise BadInput(f"{where}: {at}{key} is {value!r}, not {wanted}", hint=f"correct {key}")
     return value
 
@@ -283,6 +288,8 @@ def _node_document(node: HerdNode, home: Path) -> dict[str, Any]:
     document |= {"cloud": node.label.cloud, "region": node.label.region, "zone": node.label.zone}
     if node.data_directory is not None:
         document["data_directory"] = _relative(node.data_directory, home)
+    if node.leaving:
+        document["leaving"] = True
     return document
 
 

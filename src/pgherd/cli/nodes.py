@@ -1,4 +1,4 @@
-"""Commands that make a herd larger or smaller: node add, node drain, rebalance."""
+"""Commands that make a herd larger or smaller: node add, node drain, node remove, rebalance."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from .. import members
 from ..client import AsyncHerd, connect_async
 from ..elastic import By, drain_plan, rebalance_plan
 from ..engines.conduct import JOBS, Conduct
@@ -93,6 +94,40 @@ def drain(
 ) -> None:
     """Move all shards out of a group, while they are in use, to where their tablespaces allow."""
     asyncio.run(_change(lambda herd: drain_plan(herd, group), plan, _conduct(jobs, max_rate), home, dsn, json))
+
+
+@node.command()
+def remove(
+    group: Annotated[str, typer.Argument(help="The group to take out of the herd.")],
+    drain: Annotated[bool, typer.Option(help="Move its shards away first; else it must be empty.")] = True,
+    jobs: JobsOption = JOBS,
+    max_rate: RateOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take a group out of the herd: shards move away, then a local server is stopped and its data removed."""
+    asyncio.run(_remove(home or default_home(), group, drain, _conduct(jobs, max_rate), json))
+
+
+async def _remove(home: Path, group: str, drains: bool, conduct: Conduct, json: bool) -> None:
+    moves: tuple[Move, ...] = ()
+    seconds = 0.0
+    if drains and group not in members.leaving(home):
+        async with connect_async(home=home) as herd:
+            if len(herd.topology.groups) > 1:
+                moves, plan = await drain_plan(herd, group)
+                seconds = await _run(herd, plan, conduct)
+    with err.status(f"taking {escape(group)} out of the herd"):
+        await members.remove(home, group)
+    async with connect_async(home=home) as herd:
+        document = await status_of(herd)
+    if json:
+        print_json({**document, "removed": group, "moves": _moves(moves, conduct)})
+        return
+    if moves:
+        _show(moves, conduct, seconds)
+    out.print(f"group {escape(group)} is no longer part of the herd")
+    show_groups(document)
 
 
 def rebalance(

@@ -13,7 +13,7 @@ import typer
 from rich.live import Live
 from rich.markup import escape
 
-from .. import herdfile
+from .. import herdfile, members
 from ..client import connect_async
 from ..errors import BadInput, LocalServerError
 from ..herdfile import default_home
@@ -61,6 +61,9 @@ def up(
     with err.status("starting") as line:
         local = LocalHerd(where)
         local.up(labels, engine, pg_config, lambda text: line.update(escape(text)))
+        for group in members.leaving(where):
+            line.update(f"taking {escape(group)} out of the herd")
+            asyncio.run(members.finish(where, group))
         line.update("joining the servers into one herd")
         document = asyncio.run(read_status(None, where))
     if json:

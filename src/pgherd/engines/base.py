@@ -61,6 +61,10 @@ class Engine(Protocol):
         if another change is running."""
         ...
 
+    async def leave(self, name: str) -> None:
+        """Take an empty group out of the herd; finishes what was begun. Raises ChangeRefused, GroupUnavailable."""
+        ...
+
     async def recover(self, min_age_s: float = 0.0) -> int:
         """Settle commits that were left half done longer than ``min_age_s`` ago; how many there were."""
         ...

@@ -12,6 +12,7 @@ from ..model.topology import EngineName, Group, GroupId, Topology
 from ..planning.compile import server_name
 from ..planning.join import join_steps, role_names
 from ..planning.plan import Phase, Plan, Step, Traits
+from .failures import talking_to
 from .servers.engine import ServersEngine
 
 
@@ -26,6 +27,8 @@ class FleetEngine(ServersEngine):
         """Schema ``pgherd``, a role for links and the links; on a known herd, links that moved and groups that join."""
         known = self.topology
         old_catalog = await self.has_old_catalog()
+        if known.generation:
+            groups = await self._members(groups)
         if known.generation and known.groups == groups and not old_catalog:
             return Plan(known.generation)
         everywhere = tuple(g.name for g in groups)
@@ -47,6 +50,27 @@ class FleetEngine(ServersEngine):
             result = Topology(1, self.name, groups)
             steps = tuple(self._install_on(everywhere, groups, secrets.token_urlsafe(24)))
         return Plan(known.generation, (Phase((), steps, result),))
+
+    async def _members(self, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        """The file's groups in the herd's order, with the numbers they have; new ones get numbers that nobody ever had.
+
+        Every group that is here now has seen all the numbers given since it joined, and its own is above those before.
+        """
+        known = {g.name: g for g in self.topology.groups}
+        given = {g.name: g for g in groups if g.name in known or g.name not in self._leaving}
+        if given.keys() == known.keys():
+            return tuple(replace(given[name], number=group.number) for name, group in known.items())
+        first = self.topology.groups[0].name
+        async with self.connection(first) as connection:
+            with talking_to(first, "numbering groups"):
+                done = await connection.execute(
+                    "SELECT max((g ->> 'number')::int) FROM pgherd.topology,"
+                    " jsonb_array_elements(document -> 'groups') g"
+                )
+                ((last,),) = await done.fetchall()
+        old = [replace(given[name], number=group.number) for name, group in known.items() if name in given]
+        new = [g for name, g in given.items() if name not in known]
+        return (*old, *(replace(g, number=last + i) for i, g in enumerate(new, 1)))
 
     async def _join(self, target: Topology, new: tuple[GroupId, ...]) -> AsyncIterator[Step]:
         """Make servers part of a herd that has rows: what they need of the others is read from one of those."""

@@ -11,7 +11,6 @@ from psycopg.conninfo import conninfo_to_dict
 
 from .. import herdfile
 from ..errors import BadInput, GroupUnavailable
-from ..local import passfile
 from ..model.placement import Label
 from ..model.topology import EngineName, Group, GroupId, Node, NodeId, Topology
 from .failures import translate
@@ -33,12 +32,9 @@ async def open_home(home: Path) -> ServersEngine:
     base: dict[str, Any] = {"user": file.user, "dbname": file.dbname}
     if file.passfile:
         base["passfile"] = str(home.absolute() / file.passfile)
-        # Given outright, or a PGPASSWORD in the environment would be used instead of the file.
-        node = file.nodes[0]
-        base["password"] = passfile.lookup(Path(base["passfile"]), node.host, node.port, file.dbname, file.user)
     groups = file.groups()
     engine = _ENGINES[file.engine](base, groups)
-    return await _started(engine, groups)
+    return await _started(engine, groups, frozenset(n.group for n in file.nodes if n.leaving))
 
 
 async def open_dsn(dsn: str) -> ServersEngine:
@@ -70,9 +66,11 @@ async def _ask_one(dsn: str) -> tuple[Topology | None, Node]:
         raise translate(error, "named by the DSN", "connecting") from error
 
 
-async def _started(engine: ServersEngine, groups: tuple[Group, ...]) -> ServersEngine:
+async def _started(
+    engine: ServersEngine, groups: tuple[Group, ...], leaving: frozenset[str] = frozenset()
+) -> ServersEngine:
     try:
-        await engine.start(groups)
+        await engine.start(groups, leaving)
     except BaseException:
         await engine.close()
         raise

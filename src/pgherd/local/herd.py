@@ -99,7 +99,7 @@ class LocalHerd:
                 raise BadInput(
                     "a single server takes no others", hint="make a fleet (pgherd up --regions …) and load it"
                 )
-            for n in herd.nodes:
+            for n in self._kept(herd):
                 if not (self._directory(n.name) / "data").exists():
                     raise LocalServerError(f"the data directory of {n.name} is gone", hint="see pgherd up")
             name = herdfile.names_for([label.region], [n.name for n in herd.nodes])[0]
@@ -108,6 +108,28 @@ class LocalHerd:
             node = HerdNode(name, name, HOST, port, label, str(self._directory(name) / "data"))
             self._write(replace(herd, nodes=(*herd.nodes, node), postgres_version=None), self.password())
         return self.up(None, None, pg_config, progress)
+
+    def remove(self, group: str) -> None:
+        """Stop a group's local servers, remove their data, and take them out of the home's files.
+
+        Killed halfway, calling it again goes on. Raises NoSuchHerd, AlreadyRunning, LocalServerError.
+        """
+        with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
+            herd = herdfile.read(self.home)
+            gone = [n for n in herd.nodes if n.group == group]
+            local = [n for n in gone if n.data_directory is not None]
+            _each(lambda n: self.postmaster(n.name).stop("fast", _STOP_TIMEOUT_S), local)
+            for n in local:
+                remove_tree(self._directory(n.name))
+            replace(herd, nodes=tuple(n for n in herd.nodes if n.group != group)).write(self.home)
+            if herd.passfile is not None and Path(herd.passfile).parent == self.home:
+                for n in gone:
+                    passfile.put(Path(herd.passfile), n.host, n.port, herd.user, None)
+
+    def has_data(self, group: str) -> bool:
+        """Whether any local server of the group still has its data."""
+        nodes = [n for n in _local(herdfile.read(self.home)) if n.group == group]
+        return any((self._directory(n.name) / "data").exists() for n in nodes)
 
     def down(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Stop every server cleanly; data stays. Raises NoSuchHerd, AlreadyRunning, LocalServerError."""
@@ -153,13 +175,17 @@ class LocalHerd:
     def password(self) -> str:
         """The password of the herd's user, which servers need to reach each other. Raises LocalServerError if lost."""
         herd = herdfile.read(self.home)
-        node = herd.nodes[0]
+        node = next(iter(_local(herd)), herd.nodes[0])
         found = passfile.lookup(self.home / _PASSFILE, node.host, node.port, herd.dbname, herd.user)
         if found is None:
             raise LocalServerError(
                 f"{self.home / _PASSFILE} has no password for {node.name}", hint="put the file back from a backup"
             )
         return found
+
+    def _kept(self, herd: HerdFile) -> tuple[HerdNode, ...]:
+        """The local nodes but those that have left the herd and whose data is removed already."""
+        return tuple(n for n in _local(herd) if not n.leaving or (self._directory(n.name) / "data").exists())
 
     def _directory(self, name: str) -> Path:
         return self.home / _NODES / name
@@ -196,12 +222,12 @@ class LocalHerd:
         herd = self._existing()
         if herd is None:
             return None
-        if len(_local(herd)) < len(herd.nodes):
+        if not _local(herd):
             raise BadInput(
                 f"the herd in {self.home} is made of attached servers, which pgherd does not start",
                 hint="name another home (--home) for a local herd",
             )
-        mine = [n.label for n in herd.nodes]
+        mine = [n.label for n in _local(herd)]
         if labels is not None and sorted(labels) != sorted(mine):
             raise BadInput(
                 f"the herd in {self.home} has other regions: {', '.join(map(str, mine))}",
@@ -237,7 +263,12 @@ class LocalHerd:
         return herd
 
     def _write(self, herd: HerdFile, password: str) -> None:
-        passfile.write(self.home / _PASSFILE, [(n.host, n.port) for n in herd.nodes], USER, password)
+        path = self.home / _PASSFILE
+        attached = [n for n in herd.nodes if n.data_directory is None]
+        others = [(n, passfile.lookup(path, n.host, n.port, herd.dbname, herd.user)) for n in attached]
+        passfile.write(path, [(n.host, n.port) for n in _local(herd)], USER, password)
+        for n, theirs in others:
+            passfile.put(path, n.host, n.port, herd.user, theirs)
         herd.write(self.home)
 
     def _server(self, node: HerdNode, herd: HerdFile, installation: Installation, user: ServerUser) -> LocalServer:
@@ -249,11 +280,11 @@ class LocalHerd:
         for path in self.home.glob(".*"):
             if _OWN.match(path.name):
                 path.unlink()
-        for n in herd.nodes:
+        for n in self._kept(herd):
             self._server(n, herd, installation, user).tidy()
 
     def _init_missing(self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress) -> None:
-        missing = [n for n in herd.nodes if not (self._directory(n.name) / "data").exists()]
+        missing = [n for n in self._kept(herd) if not (self._directory(n.name) / "data").exists()]
         if not missing:
             return
         if herd.postgres_version is not None:
@@ -294,7 +325,7 @@ class LocalHerd:
             return f"{node.name} is up on port {node.port}", True
 
         for _ in range(_PORT_ATTEMPTS):
-            outcomes = _each(start, herd.nodes)
+            outcomes = _each(start, self._kept(herd))
             unlucky = {said for said, done in outcomes if not done}
             for said in (s for s, done in outcomes if done):
                 say(said)

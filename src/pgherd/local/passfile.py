@@ -22,8 +22,22 @@ def new_password() -> str:
 
 def write(path: Path, servers: Iterable[tuple[str, int]], user: str, password: str) -> None:
     """Write one line per (host, port), good for every database."""
-    lines = (":".join((_escaped(host), str(port), "*", _escaped(user), _escaped(password))) for host, port in servers)
-    write_atomically(path, "".join(f"{line}\n" for line in lines), mode=0o600)
+    write_atomically(path, "".join(_line(host, port, user, password) for host, port in servers), mode=0o600)
+
+
+def put(path: Path, host: str, port: int, user: str, password: str | None) -> None:
+    """Set one server's password, or with None take it out; other lines of the file stay as they are."""
+    old = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    mine = f"{_escaped(host)}:{port}:*:{_escaped(user)}:"
+    new = [line for line in old if not line.startswith(mine)]
+    if password is not None:
+        new.insert(0, _line(host, port, user, password))  # the first that matches wins
+    if new != old:
+        write_atomically(path, "".join(new), mode=0o600)
+
+
+def _line(host: str, port: int, user: str, password: str) -> str:
+    return ":".join((_escaped(host), str(port), "*", _escaped(user), _escaped(password))) + "\n"
 
 
 def lookup(path: Path, host: str, port: int, dbname: str, user: str) -> str | None:

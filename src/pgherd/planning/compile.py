@@ -53,6 +53,11 @@ def server_name(group: GroupId) -> str:
     return f"pgherd_{group}"
 
 
+def linked_sequence(table: Table, column: str) -> Name:
+    """The sequence that gives ids to a local table's identity column on groups that see it as a foreign table."""
+    return Name(table.name.schema, derived_name(table.name.name, f"_{column}_herd_seq"))
+
+
 def _every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
     for part in partitions:
         yield part
@@ -242,7 +247,7 @@ class Compiler:
         defaults = {}
         for column in table.columns:
             if column.identity:
-                sequence = Name(table.name.schema, derived_name(table.name.name, f"_{column.name}_herd_seq"))
+                sequence = linked_sequence(table, column.name)
                 defaults[column.name] = f"nextval({quote_literal(sequence.sql)}::regclass)"
                 for group in others:
                     sql = (

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from ...errors import GroupUnavailable, HerdError, NoSuchHerd
+from ...errors import GroupUnavailable, HerdError, NoSuchHerd, StalePlan, UnknownName
 from ...model.schema import Schema
 from ...model.topology import EngineName, Group, GroupId, Topology
 from ...planning.apply import plan_apply
+from ...planning.leave import plan_leave
 from ...planning.move import plan_moves
 from ...planning.plan import Plan, Step, Traits
 from ...planning.rebalance import Move
@@ -18,9 +19,11 @@ from ..conduct import Conduct
 from ..failures import talking_to
 from .executor import execute, settle_idle_moves
 from .pools import Pools
-from .scripts import catalog, digest
+from .scripts import catalog, digest, script
 from .store import read_generation, read_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers
+
+LEAVE_ATTEMPTS = 3
 
 
 class ServersEngine:
@@ -34,6 +37,8 @@ class ServersEngine:
     def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
         self._pools = Pools(base, groups)
         self._topology = Topology(0, self.name, groups)
+        self._leaving: dict[str, Group] = {}
+        self._left: set[str] = set()
 
     @property
     def topology(self) -> Topology:
@@ -43,6 +48,7 @@ class ServersEngine:
     async def refresh(self) -> Topology:
         """Read the newest topology; any one node is enough."""
         last: HerdError = NoSuchHerd("the herd has no groups")
+        answered = False
         for group in self._topology.groups:
             try:
                 async with self._pools.connection(group.name) as connection:
@@ -51,17 +57,26 @@ class ServersEngine:
             except GroupUnavailable as error:
                 last = error
                 continue
-            if found is not None:
+            answered = True
+            if found is not None:  # or that group has left since
                 await self._adopt(found)
+                return self._topology
+        if answered:
             return self._topology
         raise last
 
     async def newest_generation(self) -> int:
-        """The generation that the first group knows."""
-        first = self._topology.groups[0].name
-        async with self._pools.connection(first) as connection:
-            with talking_to(first, "reading the generation"):
-                return await read_generation(connection)
+        """The generation that the first group knows that answers, and has not left."""
+        last: HerdError = NoSuchHerd("the herd has no groups")
+        for group in self._topology.groups:
+            try:
+                async with self._pools.connection(group.name) as connection:
+                    with talking_to(group.name, "reading the generation"):
+                        if found := await read_generation(connection):
+                            return found
+            except GroupUnavailable as error:
+                last = error
+        raise last
 
     async def _adopt(self, topology: Topology) -> None:
         self._topology = topology
@@ -89,8 +104,12 @@ class ServersEngine:
                 done = await connection.execute("SELECT digest FROM pgherd.catalog")
                 return [row[0] for row in await done.fetchall()] != [digest(self.scripts)]
 
-    async def start(self, groups: tuple[Group, ...]) -> None:
-        """Make the servers a herd if they are none yet, settle what was left half done, follow changed addresses."""
+    async def start(self, groups: tuple[Group, ...], leaving: frozenset[str] = frozenset()) -> None:
+        """Make the servers a herd if they are none yet, settle what was left half done, follow changed addresses.
+
+        ``leaving``: of ``groups`` those that are to leave, if they have not yet.
+        """
+        self._leaving = {g.name: g for g in groups if g.name in leaving}
         await self._pools.set_groups(groups)
         self._topology = Topology(0, self.name, groups)
         for group in groups:
@@ -103,9 +122,49 @@ class ServersEngine:
         await self._pools.set_groups(groups)
         plan = await self.first_plan(groups)
         if plan.phases:
-            await execute(self._pools, plan, groups[0].name, None)
+            await execute(
+                self._pools,
+                plan,
+                (self._topology if plan.parent_generation else plan.phases[0].result).groups[0].name,
+                None,
+            )
             await self._pools.reset()
         await self.refresh()
+        for name in leaving:
+            with suppress(HerdError):  # it holds shards again, or a group is down: whoever asked for it is told
+                await self.leave(name)
+
+    async def leave(self, name: str) -> None:
+        """Take an empty group out of the herd, and make the server forget it; finishes what was begun.
+
+        Raises ChangeRefused when something is there, GroupUnavailable when any group is down.
+        """
+        for _ in range(LEAVE_ATTEMPTS):
+            await self.refresh()
+            found = next((g for g in self._topology.groups if g.name == name), None)
+            if found is None:
+                break
+            self._leaving[name] = found
+            try:
+                await self.execute(plan_leave(self._topology, found.name))
+            except StalePlan:
+                continue
+        if name in self._left:
+            return
+        group = self._leaving.get(name)
+        if group is None:
+            raise UnknownName(f"there is no group {name!r}", hint="pgherd status shows them")
+        everybody = (*self._topology.groups, group)
+        await self._pools.set_groups(everybody)
+        try:
+            # It may have decided commits that others have not heard of yet.
+            await settle_leftovers(self._pools, [g.name for g in everybody], 0.0)
+            async with self._pools.connection(name) as connection:
+                with talking_to(name, "forgetting the herd"):
+                    await connection.execute(script("leave"))
+        finally:
+            await self._pools.set_groups(self._topology.groups)
+        self._left.add(name)
 
     def plan(self, desired: Schema) -> Plan:
         """The plan that makes the herd hold ``desired``."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from psycopg import AsyncConnection
 
+from ...local import passfile
 from ...model.topology import Group
 from ..base import Connection
 from ..failures import talking_to
@@ -28,7 +30,12 @@ class Pools:
     def conninfo(self, group: str) -> dict[str, Any]:
         """The libpq parameters that reach a group's primary."""
         node = self._groups[group].primary  # type: ignore[index]
-        return {**self._base, "host": node.host, "port": node.port}
+        found = {**self._base, "host": node.host, "port": node.port}
+        if "passfile" in found:
+            # Given outright, or a PGPASSWORD in the environment would be used instead of the file.
+            path, user = Path(found["passfile"]), found.get("user", "")
+            found["password"] = passfile.lookup(path, node.host, node.port, found.get("dbname", ""), user)
+        return found
 
     async def set_groups(self, groups: tuple[Group, ...]) -> None:
         """Follow a changed topology: pools of groups that moved or are gone are closed."""

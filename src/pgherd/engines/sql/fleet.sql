@@ -57,6 +57,29 @@ BEGIN
     END IF;
 END $$;
 
+-- A group that leaves: its link goes on the others (not if anything still uses it) …
+CREATE OR REPLACE FUNCTION pgherd.drop_link(group_name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    link text := 'pgherd_' || group_name;
+BEGIN
+    IF EXISTS (SELECT FROM pg_foreign_server WHERE srvname = link) THEN
+        EXECUTE format('DROP USER MAPPING IF EXISTS FOR PUBLIC SERVER %I', link);
+        EXECUTE format('DROP SERVER %I', link);
+    END IF;
+END $$;
+
+-- … and on itself, what would search the herd.
+CREATE OR REPLACE FUNCTION pgherd.drop_search_functions() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found regprocedure;
+BEGIN
+    FOR found IN SELECT oid FROM pg_proc WHERE pronamespace = 'pgherd'::regnamespace AND proname LIKE 'search\_%' LOOP
+        EXECUTE format('DROP FUNCTION %s', found);
+    END LOOP;
+END $$;
+
 -- What a server that joins needs of one that is there: the links' password, and roles with their verifiers.
 CREATE OR REPLACE FUNCTION pgherd.link_secret(link text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -185,4 +208,4 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON FUNCTION pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.drop_link, pgherd.drop_search_functions, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from . import herdfile
 from .client import connect_async
-from .errors import ChangeRefused, UnknownName
-from .local import homelock
+from .engines.candidate import check_candidate, parameters_of
+from .errors import BadInput, ChangeRefused, HerdError, InDoubt, UnknownName
+from .local import homelock, passfile
 from .local.herd import LocalHerd
+from .model.placement import Label
+from .model.topology import EngineName
 from .planning.leave import check_empty
 
 LOCK_WAIT_S = 15.0
@@ -19,6 +22,45 @@ LOCK_WAIT_S = 15.0
 def leaving(home: Path) -> list[str]:
     """The groups that are on their way out of the herd of ``home``, because a command was interrupted."""
     return list(dict.fromkeys(n.group for n in herdfile.read(home).nodes if n.leaving))
+
+
+async def attach(home: Path, dsn: str, label: Label) -> list[str]:
+    """Let a server that exists join the herd, as a group of its own; notes on what may not be meant.
+
+    A password in the DSN goes to the herd's password file (mode 0600) and nowhere else. Raises BadInput,
+    GroupUnavailable, WrongVersion or ChangeRefused when it can't join: then nothing was changed.
+    """
+    file = herdfile.read(home)
+    if file.engine is EngineName.SINGLE:
+        raise BadInput("a single server takes no others", hint="make a fleet (pgherd up --regions …) and load it")
+    given = parameters_of(dsn, file.user, file.dbname)
+    path = Path(file.passfile) if file.passfile else home.absolute() / "pgpass"
+    known = passfile.lookup(path, given["host"], int(given["port"]), file.dbname, file.user)
+    async with connect_async(home=home) as herd:
+        await check_candidate(herd.engine, {"password": known or "", **given})
+        spaces = herd.topology.schema.tablespaces
+    name = herdfile.names_for([label.region], [n.group for n in file.nodes] + [n.name for n in file.nodes])[0]
+    node = herdfile.HerdNode(name, name, given["host"], int(given["port"]), label)
+    with homelock.locked(home, LOCK_WAIT_S):
+        before = herdfile.read(home)
+        if "password" in given:
+            passfile.put(path, node.host, node.port, file.user, given["password"])
+        named = before.passfile or (str(path) if "password" in given else None)
+        replace(before, nodes=(*before.nodes, node), passfile=named).write(home)
+    try:
+        async with connect_async(home=home):  # which lets it join
+            pass
+    except InDoubt:
+        raise
+    except HerdError:
+        with homelock.locked(home, LOCK_WAIT_S):
+            before.write(home)
+            if "password" in given:
+                passfile.put(path, node.host, node.port, file.user, None)
+        raise
+    if spaces and not any(space.allows(label) for space in spaces):
+        return [f"no tablespace names {label}: only tables without a tablespace can live in group {name}"]
+    return []
 
 
 async def remove(home: Path, group: str) -> None:

@@ -47,18 +47,34 @@ def add_commands(app: typer.Typer) -> None:
 @node.command()
 def add(
     region: Annotated[str, typer.Option(help="Where the new server is: [cloud.]region[.zone].")],
+    dsn: Annotated[
+        str | None,
+        typer.Option(
+            "--dsn",
+            metavar="DSN",
+            help="A server that exists, instead of a new local one; or PGHERD_NODE_DSN.",
+            envvar="PGHERD_NODE_DSN",
+        ),
+    ] = None,
     rebalance: Annotated[bool, typer.Option(help="Give it its fair share of the shards at once.")] = True,
     jobs: JobsOption = JOBS,
     max_rate: RateOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Start one more local server, make it part of the herd, and give it its share of the shards."""
+    """Make one more server, a new local one or one that exists, part of the herd, and give it its share of shards."""
     where = home or default_home()
     label = Label.parse(region)
     conduct = _conduct(jobs, max_rate)
+    notes: list[str] = []
     with err.status("starting") as line:
-        LocalHerd(where).add(label, None, lambda text: line.update(escape(text)))
+        if dsn:
+            line.update("looking at the server")
+            notes = asyncio.run(members.attach(where, dsn, label))
+        else:
+            LocalHerd(where).add(label, None, lambda text: line.update(escape(text)))
+    for note in notes:
+        err.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     try:
         asyncio.run(_add(where, rebalance, conduct, json))
     except KeyboardInterrupt:
@@ -177,7 +193,10 @@ async def _run(herd: AsyncHerd, plan: Plan, conduct: Conduct) -> float:
         try:
             await execute_with_progress(herd, plan, "moving", conduct)
         except asyncio.CancelledError:
-            err.print(f"stopped after {len(conduct.moved)} of {len(plan.phases)} moves; what was under way was undone")
+            err.print(
+                f"stopped after {len(conduct.moved)} of {len(plan.phases)} moves, what was under way was undone;"
+                " run the same command again to go on"
+            )
             raise
     return time.perf_counter() - started
 

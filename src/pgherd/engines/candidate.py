@@ -1,0 +1,218 @@
+"""Whether a server that exists can join a herd: asked before anything is changed, of it and of all members."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
+
+from ..errors import BadInput, ChangeRefused, GroupUnavailable, WrongVersion
+from ..model.schema import ObjectKind, Schema
+from .base import Connection, Engine
+from .failures import talking_to, translate
+
+TAKEN = ("host", "port", "user", "password", "dbname")
+TIMEOUT_S = 5
+EXTENSIONS = ("vector", "postgres_fdw", "dblink")
+
+_FACTS = """
+SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version'), pg_is_in_recovery(),
+    (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_setting('wal_level'),
+    current_setting('max_prepared_transactions')::int, current_setting('max_replication_slots')::int,
+    current_setting('max_wal_senders')::int, current_setting('max_logical_replication_workers')::int,
+    current_setting('server_encoding'), to_regnamespace('pgherd') IS NOT NULL,
+    ARRAY(SELECT e FROM unnest(%s::text[]) e WHERE e NOT IN (SELECT name FROM pg_available_extensions))
+"""
+_IDENTITY = "SELECT (SELECT system_identifier FROM pg_control_system())::text, current_database()"
+
+
+def parameters_of(dsn: str, user: str, dbname: str) -> dict[str, str]:
+    """Host, port, user, dbname and perhaps password of a DSN that is to join a herd of ``user`` and ``dbname``.
+
+    Raises BadInput; no message quotes the DSN, which may hold a password.
+    """
+    try:
+        given = {k: str(v) for k, v in conninfo_to_dict(dsn).items() if v is not None}
+    except psycopg.ProgrammingError:
+        raise BadInput(
+            "--dsn is not a libpq connection string", hint="postgresql://user:password@host:port/dbname"
+        ) from None
+    if more := sorted(given.keys() - set(TAKEN)):
+        raise BadInput(
+            f"--dsn sets {more[0]}, which a herd does not keep for single servers",
+            hint="leave it out; libpq's environment (PGSSLMODE …) holds for all servers of a herd",
+        )
+    if "host" not in given or "," in given["host"] or given["host"].startswith("/"):
+        raise BadInput("--dsn must name one host, which the other servers can reach", hint="postgresql://host:port/…")
+    for key, herds in (("user", user), ("dbname", dbname)):
+        if given.setdefault(key, herds) != herds:
+            raise BadInput(
+                f"--dsn has {key} {given[key]!r}, and the herd's servers all have {herds!r}",
+                hint=f"make it there, or leave {key} out",
+            )
+    port = given.setdefault("port", "5432")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadInput(f"--dsn has port {port!r}", hint="a port is 1 to 65535")
+    return given
+
+
+async def check_candidate(engine: Engine, given: dict[str, str]) -> None:
+    """Refuse a server that can't join; nothing is changed anywhere.
+
+    Raises GroupUnavailable (it does not answer, or a member and it don't reach each other), WrongVersion, ChangeRefused
+    (what it lacks, or what is there already).
+    """
+    where = f"{given['host']}:{given['port']}"
+    first = engine.topology.groups[0].name
+    async with _connected(given, where) as theirs:
+        async with engine.connection(first) as ours:
+            await _check_server(ours, theirs, where)
+            await _check_stranger(ours, engine, theirs, where)
+        await _check_free(theirs, engine.topology.schema, where)
+        await _check_ways(engine, theirs, given, where)
+
+
+@asynccontextmanager
+async def _connected(given: dict[str, str], where: str) -> AsyncIterator[Connection]:
+    parameters: dict[str, Any] = {**given, "connect_timeout": TIMEOUT_S, "application_name": "pgherd"}
+    try:
+        connection: Connection = await AsyncConnection.connect(**parameters, autocommit=True)
+    except psycopg.Error as error:
+        # The cause may quote the connection string; what the server said does not.
+        raise GroupUnavailable(
+            f"{where} does not answer, or refused the login of {given['user']}: {_reason(error)}",
+            hint="check host, port, user, password, its listen_addresses and pg_hba.conf",
+        ) from None
+    async with connection:
+        try:
+            yield connection
+        except psycopg.Error as error:
+            raise translate(error, where, "looking at it") from error
+
+
+def _reason(error: psycopg.Error) -> str:
+    lines = [line.split("FATAL:")[-1].strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+async def _row(connection: Connection, query: str, parameters: list[Any] | None = None) -> tuple[Any, ...]:
+    ((*values,),) = await (await connection.execute(query, parameters)).fetchall()
+    return tuple(values)
+
+
+async def _check_server(ours: Connection, theirs: Connection, where: str) -> None:
+    mine = await _row(ours, _FACTS, [list(EXTENSIONS)])
+    major, version, standby, superuser, wal, prepared, slots, senders, workers, encoding, _, missing = await _row(
+        theirs, _FACTS, [list(EXTENSIONS)]
+    )
+    if major != mine[0]:
+        raise WrongVersion(
+            f"{where} is PostgreSQL {version}, the herd's servers are {mine[1]}",
+            hint=f"a server that joins needs PostgreSQL {mine[0]}",
+        )
+    lacks = {
+        "it is a standby, which takes no writes": standby,
+        "the user is no superuser there, which postgres_fdw and dblink need": not superuser,
+        f"it has no extension {missing[0] if missing else ''}": missing,
+        f"its wal_level is {wal}, and moving shards needs logical": wal != "logical",
+        "its max_prepared_transactions is 0, and committing on several servers needs some": prepared == 0,
+        "its max_replication_slots is 0, and moving shards needs some": slots == 0,
+        "its max_wal_senders is 0, and moving shards needs some": senders == 0,
+        "its max_logical_replication_workers is 0, and moving shards needs some": workers == 0,
+        f"its database is in {encoding}, the herd's in {mine[9]}": encoding != mine[9],
+    }
+    for what, is_so in lacks.items():
+        if is_so:
+            raise ChangeRefused(
+                f"{where} can't join: {what}",
+                hint="change that there (most settings need a restart), then again; nothing was changed",
+            )
+
+
+async def _check_stranger(ours: Connection, engine: Engine, theirs: Connection, where: str) -> None:
+    (has_herd,) = (await _row(theirs, "SELECT to_regnamespace('pgherd') IS NOT NULL"))[:1]
+    me = await _row(theirs, _IDENTITY)
+    for group in engine.topology.groups:
+        async with engine.connection(group.name) as member:
+            if await _row(member, _IDENTITY) == me:
+                raise ChangeRefused(f"{where} is group {group.name} of this herd already", hint="pgherd status")
+    if has_herd:
+        raise ChangeRefused(
+            f"{where} belongs to another herd: its database has a schema pgherd",
+            hint="take it out there (pgherd node remove), or name an empty database",
+        )
+
+
+async def _check_free(theirs: Connection, schema: Schema, where: str) -> None:
+    """No relation or type of the herd's names may be there: the server gets them all when it joins."""
+    kinds = (ObjectKind.ENUM, ObjectKind.DOMAIN, ObjectKind.SEQUENCE, ObjectKind.VIEW, ObjectKind.MATERIALIZED_VIEW)
+    names = [t.name.sql for t in schema.tables] + [i.name.sql for i in schema.indexes]
+    names += [o.name for o in schema.objects if o.kind in kinds]
+    done = await theirs.execute(
+        "SELECT n FROM unnest(%s::text[]) n WHERE to_regclass(n) IS NOT NULL OR to_regtype(n) IS NOT NULL", [names]
+    )
+    taken = [row[0] for row in await done.fetchall()]
+    if taken:
+        raise ChangeRefused(
+            f"{where} can't join: its database has a {taken[0]} of its own",
+            hint="name an empty database; rows come with pgherd load, or rename what is there",
+        )
+
+
+async def _check_ways(engine: Engine, theirs: Connection, given: dict[str, str], where: str) -> None:
+    """Every member and the candidate must reach each other, as links do.
+
+    Asked with a role that is not there and no password: a server that says so has been reached.
+    """
+    for group in engine.topology.groups:
+        async with engine.connection(group.name) as member:
+            with talking_to(group.name, f"looking for {where}"):
+                reason = await _unreachable(member, "pgherd.dblink_connect", given["host"], given["port"])
+        if reason:
+            raise GroupUnavailable(
+                f"group {group.name} can't reach {where}: {reason}",
+                hint="links between servers use the address of --dsn: name one that all servers reach",
+            )
+    with suppress(_Undone):
+        async with theirs.transaction():
+            await theirs.execute("CREATE SCHEMA pgherd_probe")
+            await theirs.execute(
+                "CREATE EXTENSION IF NOT EXISTS dblink SCHEMA pgherd_probe"
+                if (await _row(theirs, "SELECT count(*) FROM pg_extension WHERE extname = 'dblink'"))[0] == 0
+                else "SELECT 1"
+            )
+            (schema,) = await _row(
+                theirs,
+                "SELECT quote_ident(extnamespace::regnamespace::text) FROM pg_extension WHERE extname = 'dblink'",
+            )
+            for group in engine.topology.groups:
+                node = group.primary
+                reason = await _unreachable(theirs, f"{schema}.dblink_connect", node.host, str(node.port))
+                if reason:
+                    raise GroupUnavailable(
+                        f"{where} can't reach group {group.name} at {node.host}:{node.port}: {reason}",
+                        hint="the addresses in herd.toml must be ones that all servers reach",
+                    )
+            raise _Undone
+
+
+class _Undone(Exception):
+    """Ends a transaction that was only to look."""
+
+
+async def _unreachable(connection: Connection, connect: str, host: str, port: str) -> str | None:
+    """Why a server can't reach another; None if the other one answered, if only to say that it knows no such role."""
+    target = f"host='{host}' port='{port}' dbname=postgres user=pgherd_probe password=none connect_timeout={TIMEOUT_S}"
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SELECT {connect}('pgherd_probe', %s)", [target])
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        said = (error.diag.message_detail or error.diag.message_primary or "no answer").strip()
+        return None if "password authentication failed" in said or '"pgherd_probe" does not exist' in said else said
+    return None

@@ -27,7 +27,7 @@ from .stream import Bucket
 from .two_phase import TwoPhaseTransaction, settle_leftovers
 
 LOCK_WAIT_S = 10.0
-SWAP_S = 0.3
+SWAP_S = 0.2
 """How long a move's commit may wait, for locks and last rows together: writers queue behind it meanwhile, and it may be
 part of a deadlock that spans servers, which no detector sees. So it gives up before it hurts, lets everybody pass,
 and tries again. What is left to do once it has waited for all takes a fraction of that."""

@@ -1,4 +1,4 @@
-"""What can go wrong while shards move: servers that die with a writer at work, full disks, Ctrl-C, a second rebalance."""
+"""What can go wrong while shards move: servers that die with a writer at work, full disks, Ctrl-C, two rebalances."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_moves_say_what_they_took_and_run_two_at_a_time(home: Path) -> None:
     with pgherd.connect(home=home) as herd:
         apply(herd, DOC.replace("=> 2", "=> 3"))
         herd.table("doc").insert([{"id": i, "n": i, "v": [i % 9] * 8} for i in range(3000)])
-        herd.table("doc").tune(sample=5)
+        herd.table("doc").tune(sample=20)
         calibrated = ask(home, "a", "SELECT relation, document -> 'curve' FROM pgherd.calibration")
         plan = plan_of(herd, "c", "doc_0", "doc_1")
         told: list[tuple[str, str]] = []

@@ -1,5 +1,5 @@
 -- What was measured of a shard's vector index, kept where the shard is: recall and time over effort, and how many rows
--- there were. A shard that moves, or an index of another kind, is measured anew.
+-- there were. It goes with a shard that moves; an index of another kind is measured anew.
 CREATE TABLE IF NOT EXISTS pgherd.calibration (
     relation text NOT NULL,
     column_name text NOT NULL,

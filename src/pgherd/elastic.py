@@ -6,6 +6,7 @@ from .client import AsyncHerd
 from .errors import GroupUnavailable
 from .planning.plan import Plan
 from .planning.rebalance import Move, drain, rebalance
+from .planning.split import Split, splits_of
 from .status import status_of
 
 
@@ -20,6 +21,12 @@ async def drain_plan(herd: AsyncHerd, group: str) -> tuple[tuple[Move, ...], Pla
     name = herd.topology.group(group).name
     moves = drain(herd.topology, await _sizes(herd), name)
     return moves, herd.engine.plan_moves(moves)
+
+
+async def split_plan(herd: AsyncHerd, name: str) -> tuple[tuple[Split, ...], Plan]:
+    """The splits of a shard, or of all hash shards of a table, and their plan. Raises UnknownName, ChangeRefused."""
+    splits = splits_of(herd.topology, name, await _sizes(herd))
+    return splits, herd.engine.plan_splits(splits)
 
 
 async def _sizes(herd: AsyncHerd) -> dict[str, int]:

@@ -86,6 +86,11 @@ def drain(topology: Topology, sizes: Mapping[str, int], group: GroupId) -> tuple
     return tuple(moves)
 
 
+def tied_shards(topology: Topology) -> list[tuple[Shard, ...]]:
+    """All shards of distributed tables, by what must stay together."""
+    return [unit.shards for unit in _units(topology, {})]
+
+
 def _move(unit: _Unit, target: GroupId) -> Move:
     return Move(tuple(s.relation for s in unit.shards), unit.home, target, unit.bytes)
 

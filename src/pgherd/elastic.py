@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .client import AsyncHerd
 from .errors import GroupUnavailable
+from .planning.grow import grow
 from .planning.plan import Plan
-from .planning.rebalance import Move, drain, rebalance
-from .planning.split import Split, splits_of
+from .planning.rebalance import Move, drain
+from .planning.split import Split, describe, splits_of
 from .status import status_of
 
 
 async def rebalance_plan(herd: AsyncHerd) -> tuple[tuple[Move, ...], Plan]:
-    """The moves that even out the groups' bytes, and the plan that makes them. Raises GroupUnavailable."""
-    moves = rebalance(herd.topology, await _sizes(herd))
-    return moves, herd.engine.plan_moves(moves)
+    """The moves that even out the groups' bytes, and the plan that makes them. Raises GroupUnavailable.
+
+    Where shards are too large for that, the plan splits some first, and says so in its notes.
+    """
+    splits, moves = grow(herd.topology, await _sizes(herd))
+    notes = tuple(f"{describe(s)} first: moving alone leaves {s.home} too heavy" for s in splits)
+    return moves, replace(herd.engine.plan_splits(splits, moves), notes=notes)
 
 
 async def drain_plan(herd: AsyncHerd, group: str) -> tuple[tuple[Move, ...], Plan]:

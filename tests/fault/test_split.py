@@ -12,17 +12,14 @@ import pytest
 
 import pgherd
 from conftest import apply, own_database, reachable
-from pgherd.engines.servers import executor
-from pgherd.errors import ChangeRefused, GroupUnavailable, HerdBusy, UnknownName
 from pgherd.local.herd import LocalHerd
-from pgherd.model.names import Name
 from pgherd.model.placement import Label
 from pgherd.model.topology import EngineName
-from pgherd.planning.plan import Plan, Step
+from pgherd.planning.plan import Plan
 from pgherd.planning.split import splits_of
 from pgherd.sync import Herd
 from test_move import BUSY, FIXED, GROUPS, Load, ask, check_settled, client_writer, plain, plain_writer, reader
-from twins import child, eventually
+from twins import eventually
 
 LEFT = """
 SELECT relname::text FROM pg_class WHERE relnamespace = 'pgherd_aside'::regnamespace

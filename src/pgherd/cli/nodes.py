@@ -97,13 +97,21 @@ async def _change(group: str | None, only_plan: bool, home: Path | None, dsn: st
             out.print(
                 table_of(["shards", "from", "to", "size"], rows, title=f"{len(moves)} moves, {len(plan.steps)} steps")
             )
+            _show_notes(plan)
             out.print("[dim]nothing was changed; --json shows each statement[/]")
         else:
             _show(moves, seconds)
 
 
+def _show_notes(plan: Plan) -> None:
+    for note in plan.notes:
+        out.print(escape(note))
+
+
 async def _run(herd: AsyncHerd, plan: Plan) -> float:
     started = time.perf_counter()
+    for note in plan.notes:
+        err.print(escape(note))
     if plan.phases:
         await execute_with_progress(herd, plan, "moving")
     return time.perf_counter() - started

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from ..client import connect_async
 from ..elastic import split_plan
-from ..planning.split import Split
+from ..planning.split import Split, describe
 from .options import DsnOption, HomeOption, JsonOption
 from .output import out, print_json, size, table_of
 from .progress import execute_with_progress
@@ -50,8 +50,7 @@ async def _split(name: str, only_plan: bool, home: Path | None, dsn: str | None,
         out.print("[dim]nothing was changed; --json shows each statement[/]")
     else:
         for one in splits:
-            shards = ", ".join(map(str, one.shards))
-            out.print(f"split {escape(shards)} into {escape(_halves(one))} in {escape(one.home)} ({size(one.bytes)})")
+            out.print(f"{escape(describe(one))} in {escape(one.home)} ({size(one.bytes)})")
         out.print(f"{size(sum(s.bytes for s in splits))} in {seconds:.1f} s; readers and writers went on")
 
 

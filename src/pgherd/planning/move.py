@@ -22,8 +22,8 @@ from ..model.names import Name, quote_ident, quote_literal
 from ..model.schema import Partition, Table, leaves
 from ..model.topology import GroupId, Topology
 from . import ddl
-from .apply import finish
 from .compile import Compiler, server_name
+from .finish import finish
 from .placement import serves
 from .plan import BRIEFLY, Phase, Plan, Step, Traits
 from .rebalance import Move

@@ -19,8 +19,8 @@ from ..model.names import Name, comma_idents, derived_name, quote_literal
 from ..model.schema import HashBound, Partition, PartitionBy, Schema, Table, TableKind, leaves
 from ..model.topology import GroupId, Shard, Topology
 from . import ddl
-from .apply import finish
 from .compile import Compiler, server_name
+from .finish import finish
 from .move import HOLD_S, WAIT, find_shard
 from .plan import BRIEFLY, Phase, Plan, Step, Traits
 from .rebalance import tied_shards
@@ -78,6 +78,49 @@ def splits_of(topology: Topology, name: str, sizes: Mapping[str, int]) -> tuple[
         )
     taken = _names(topology.schema)
     return tuple(_split_of(topology, unit, sizes, taken) for unit in units)
+
+
+def describe(split: Split) -> str:
+    """``split doc_0 into doc_4_0 and doc_4_2``, for people."""
+    pairs = zip(split.shards, split.halves, strict=True)
+    return "split " + ", ".join(f"{shard} into {low} and {high}" for shard, (low, high) in pairs)
+
+
+def splits_for(topology: Topology, desired: Schema) -> tuple[Split, ...]:
+    """The splits after which each table has as many hash shards as ``desired`` asks for; some may have more."""
+    counts = dict(_asked(desired))
+    reached = topology
+    splits: list[Split] = []
+    while True:
+        parents = dict(_parents(reached.schema))
+        coarse = (u for u in tied_shards(reached) if any(_is_coarse(s, counts.get(parents[s.relation])) for s in u))
+        unit = next(coarse, None)
+        if unit is None:
+            return tuple(splits)
+        splits.append(split_of(reached, unit, {}))
+        reached = after_split(reached, splits[-1])
+
+
+def _asked(desired: Schema) -> Iterator[tuple[Name, int]]:
+    """What is to be shared out by hash into how many shards."""
+    for table in desired.tables:
+        if table.shard_count:
+            yield table.name, table.shard_count
+        for part in _every(table.partitions):
+            if part.shard_count:
+                yield part.name, part.shard_count
+
+
+def _parents(schema: Schema) -> Iterator[tuple[Name, Name]]:
+    """Each shard, and what it is a partition of."""
+    for table in schema.tables:
+        for ancestors, leaf in leaves(table.partitions):
+            yield leaf.name, ancestors[-1].name if ancestors else table.name
+
+
+def _is_coarse(shard: Shard, count: int | None) -> bool:
+    bound = shard.path[-1].bound
+    return count is not None and isinstance(bound, HashBound) and bound.modulus < count
 
 
 def split_of(topology: Topology, unit: tuple[Shard, ...], sizes: Mapping[str, int]) -> Split:

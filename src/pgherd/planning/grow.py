@@ -57,10 +57,9 @@ def _next(topology: Topology, sizes: Mapping[str, int], moves: tuple[Move, ...])
 
 
 def _is_too_heavy(unit: Unit, load: Mapping[GroupId, int]) -> bool:
-    """Whether its group holds too much, and one that may take a half of it is the better for it."""
-    choices = [load[g] for g in unit.choices]
-    mean = sum(choices) / len(choices)
-    return load[unit.home] > UNEVEN * mean and load[unit.home] - min(choices) > unit.bytes / 2 > 0
+    """Whether its group holds too much, so that one of its other choices is the better for a part of it."""
+    mean = sum(load[g] for g in unit.choices) / len(unit.choices)
+    return load[unit.home] > UNEVEN * mean and unit.bytes > 1
 
 
 def _may_be_halved(unit: Unit, units: list[Unit]) -> bool:

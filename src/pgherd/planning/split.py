@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..errors import ChangeRefused, UnknownName
-from ..model.names import Name, comma_idents, derived_name, quote_literal
+from ..model.names import Name, derived_name, quote_literal
 from ..model.schema import HashBound, Partition, PartitionBy, Schema, Table, TableKind, leaves
 from ..model.topology import GroupId, Shard, Topology
 from . import ddl
@@ -258,8 +258,9 @@ class _Splitter:
     def __init__(self, before: Topology, split: Split, traits: Traits) -> None:
         order = {t.name: i for i, t in enumerate(before.schema.tables)}
         parts = _parts(before, split)
-        self._parts = sorted(parts, key=lambda p: order[p.table.name])  # what foreign keys point to comes first
         self._before, self.after = before, _after(before, parts)
+        parts = [replace(p, table=self.after.table(p.table.name)) for p in parts]
+        self._parts = sorted(parts, key=lambda p: order[p.table.name])  # what foreign keys point to comes first
         self._compiler = Compiler(self.after, traits, self.after.schema)
         self._home = (split.home,)
         self._others = self._compiler.elsewhere(split.home)
@@ -270,10 +271,10 @@ class _Splitter:
             name, halves = quote_literal(part.whole.name.sql), _array([h.name.sql for h in part.halves])
             yield self._step("make_halves", part.whole.name, f"SELECT pgherd.begin_split({name}, {halves})")
             for half in part.halves:
-                bound, columns = half.bound, quote_literal(comma_idents(part.by.columns))
+                bound, key = half.bound, _array(list(part.by.columns))
                 assert isinstance(bound, HashBound)
                 arguments = f"{quote_literal(half.name.sql)}, {quote_literal(part.parent.sql)}"
-                sql = f"SELECT pgherd.make_half({arguments}, {bound.modulus}, {bound.remainder}, {columns})"
+                sql = f"SELECT pgherd.make_half({arguments}, {bound.modulus}, {bound.remainder}, {key})"
                 yield self._step("make_table", half.name, sql)
                 for text in self._compiler.leaf_constraints(part.table, half):
                     yield self._step("add_key", half.name, f"ALTER TABLE {half.name.sql} ADD {text}")
@@ -305,7 +306,7 @@ class _Splitter:
         yield self._step("hold_shard", first, f"LOCK TABLE {shards} IN EXCLUSIVE MODE", WAIT)
         for part in self._parts:
             sql = (
-                f"SET LOCAL statement_timeout = {int(HOLD_S * 1000)};\n"
+                f"SET LOCAL statement_timeout = {int(HOLD_S * 500)};\n"
                 f"SELECT pgherd.replay({quote_literal(part.whole.name.sql)}, {HOLD_ROWS});\n"
                 "SET LOCAL statement_timeout TO DEFAULT"
             )

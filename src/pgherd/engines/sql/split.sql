@@ -11,16 +11,35 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO pgherd.moving (shard, incoming, halves) VALUES (shard, false, halves)
 $$;
 
+DO $$
+BEGIN
+    IF to_regtype('pgherd.posix_text') IS NULL THEN
+        CREATE DOMAIN pgherd.posix_text AS text COLLATE "POSIX";
+    END IF;
+END $$;
+
+-- A hash partition's constraint as PostgreSQL makes it, which calls satisfies_hash_partition with no collation. A call that
+-- is written gets the one of its arguments, and then is not the same; two different ones (name's is "C") cancel each other,
+-- and what brings them in is gone as soon as the expression is simplified.
+CREATE OR REPLACE FUNCTION pgherd.hash_constraint(parent regclass, modulus integer, remainder integer, key text[])
+RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('satisfies_hash_partition(%L::oid, %s, %s, %s)', parent::oid, modulus, remainder, string_agg(CASE
+        WHEN attcollation = 0 THEN quote_ident(k)
+        ELSE format('CASE WHEN true THEN %1$I WHEN false THEN NULL::pgherd.posix_text::%2$s ELSE NULL::name::%2$s END',
+            k, format_type(atttypid, NULL)) END, ', ' ORDER BY n))
+    FROM unnest(key) WITH ORDINALITY u(k, n) JOIN pg_attribute ON attrelid = parent AND attname = k
+$$;
+
 -- An empty table for a half. The check repeats the constraint of the partition that it will be (its parent's, and the hash),
--- as PostgreSQL writes it, so that attaching the table needs no look at its rows.
-CREATE OR REPLACE FUNCTION pgherd.make_half(half text, parent text, modulus integer, remainder integer, columns text)
+-- so that attaching the table needs no look at its rows.
+CREATE OR REPLACE FUNCTION pgherd.make_half(half text, parent text, modulus integer, remainder integer, key text[])
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE)',
         half, parent);
     EXECUTE format('ALTER TABLE %s ADD CONSTRAINT pgherd_move CHECK (%s)', half, concat_ws(' AND ',
         '(' || pg_get_partition_constraintdef(parent::regclass) || ')',
-        format('satisfies_hash_partition(%L::oid, %s, %s, %s)', parent::regclass::oid, modulus, remainder, columns)));
+        pgherd.hash_constraint(parent, modulus, remainder, key)));
 END $$;
 
 -- Wait for a lock in small portions: whoever comes after us queues behind us, and must not wait for the one before us.
@@ -30,12 +49,12 @@ DECLARE
     outer_timeout text := current_setting('lock_timeout');
 BEGIN
     PERFORM set_config('lock_timeout', '250ms', true);
-    FOR attempt IN 1 .. 40 LOOP
+    FOR attempt IN 1 .. 20 LOOP
         BEGIN
             EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', relation, mode);
             EXIT;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-            IF attempt = 40 THEN
+            IF attempt = 20 THEN
                 RAISE;
             END IF;
         END;

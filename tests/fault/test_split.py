@@ -221,7 +221,7 @@ SELECT create_distributed_table('patient', 'id', shard_count => 2);
 CREATE TABLE visit (id bigint REFERENCES patient (id) ON DELETE CASCADE, at int, PRIMARY KEY (id, at));
 SELECT create_distributed_table('visit', 'id', shard_count => 2);
 """
-STEPS = 40
+STEPS = 46
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -42,6 +42,8 @@ from .tuning.store import Calibration
 T = TypeVar("T")
 LOOK_EVERY_S = 2.0
 """How long a client trusts its topology when it reads; moves rely on it (planning/move.py, READERS_S)."""
+FOLLOW = 5
+"""How many changes of the herd in a row one call follows: shards are split and moved one after the other."""
 DEFAULT_MODEL = "wordllama"
 
 
@@ -154,19 +156,27 @@ class AsyncHerd:
         return rows
 
     async def with_fresh_topology(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run ``call``, which writes all or nothing; once more if it failed because the herd has changed meanwhile."""
-        known = self.topology.generation
-        try:
-            return await call()
-        except (StaleTopology, ServerRefused, GroupUnavailable) as error:
-            if not await self._has_changed(known, error):
-                raise
-            return await call()
+        """Run ``call``, which reads, or writes all or nothing; again when it failed because the herd has changed.
+
+        A shard that was moved is found the long way, one that was split is there under its old name no longer.
+        """
+        for _ in range(FOLLOW - 1):
+            known = self.topology.generation
+            try:
+                return await call()
+            except (StaleTopology, ServerRefused, GroupUnavailable) as error:
+                if not await self._has_changed(known, error):
+                    raise
+        return await call()
+
+    async def has_changed_since(self, generation: int) -> bool:
+        """Read the topology anew; whether it is another one."""
+        return (await self._engine.refresh()).generation != generation
 
     async def _has_changed(self, known: int, error: HerdError) -> bool:
         """Whether the herd is another than at generation ``known``; a group that failed may have left it."""
         try:
-            return (await self._engine.refresh()).generation != known
+            return await self.has_changed_since(known)
         except GroupUnavailable:
             raise error from error.__cause__
 
@@ -273,7 +283,7 @@ class AsyncTable:
         count = 0
         for batch in batches:
             for part in writer.by_home(batch):
-                count += await self._herd.with_fresh_topology(partial(self._write_all, [part], upsert))
+                count += await self._herd.with_fresh_topology(functools.partial(self._write_all, [part], upsert))
         return count
 
     async def _write_all(self, batches: Sequence[Batch], upsert: bool) -> int:
@@ -327,6 +337,9 @@ class AsyncTable:
         """
         if self._herd.is_due:
             await self._herd.look()
+        return await self._herd.with_fresh_topology(lambda: self._get(key))
+
+    async def _get(self, key: Any) -> dict[str, Any] | None:
         table = self.definition
         columns = table.primary_key
         if not columns:
@@ -401,7 +414,8 @@ class AsyncTable:
             await self._herd.look()
         model = self.model_of(question, column)
         vector = question if model is None else (await asyncio.to_thread(model.embed, [question]))[0]
-        router, request = self.request(
+        request = functools.partial(
+            self.request,
             vector,
             k,
             column=column,
@@ -418,7 +432,7 @@ class AsyncTable:
             text_column=text_column,
             text_config=text_config,
         )
-        return await scatter(self._herd._engine, router, request, partial=partial)
+        return await self._herd.with_fresh_topology(lambda: scatter(self._herd._engine, *request(), partial=partial))
 
     def request(
         self, vector: Any, k: int, *, column: str | None = None, words: str | None = None, **options: Any

@@ -12,8 +12,10 @@ from .engines.base import Connection
 from .engines.failures import talking_to
 from .errors import GroupUnavailable
 from .model.topology import Shard
+from .planning.grow import grow
 from .planning.plan import Plan
 from .planning.rebalance import Move, drain, rebalance
+from .planning.split import Split, describe, splits_of
 from .status import status_of
 
 MEASURED_S = 10.0
@@ -31,10 +33,17 @@ class By(StrEnum):
 async def rebalance_plan(
     herd: AsyncHerd, by: By = By.BYTES, measured_s: float = MEASURED_S
 ) -> tuple[tuple[Move, ...], Plan]:
-    """The moves that even out the groups' bytes (rows, load), and the plan that makes them. Raises GroupUnavailable."""
+    """The moves that even out the groups' bytes (rows, load), and the plan that makes them. Raises GroupUnavailable.
+
+    Where shards hold too many bytes for that, the plan splits some first, and says so in its notes.
+    """
     weights, sizes = await _weights(herd, by, measured_s)
-    moves = _in_bytes(rebalance(herd.topology, weights), sizes)
-    return moves, herd.engine.plan_moves(moves)
+    if by is not By.BYTES:
+        moves = _in_bytes(rebalance(herd.topology, weights), sizes)
+        return moves, herd.engine.plan_moves(moves)
+    splits, moves = grow(herd.topology, sizes)
+    notes = tuple(f"{describe(s)} first: moving alone leaves {s.home} too heavy" for s in splits)
+    return moves, replace(herd.engine.plan_splits(splits, moves), notes=notes)
 
 
 async def drain_plan(herd: AsyncHerd, group: str) -> tuple[tuple[Move, ...], Plan]:
@@ -43,6 +52,13 @@ async def drain_plan(herd: AsyncHerd, group: str) -> tuple[tuple[Move, ...], Pla
     sizes, _ = await _weights(herd, By.BYTES, 0)
     moves = drain(herd.topology, sizes, name)
     return moves, herd.engine.plan_moves(moves)
+
+
+async def split_plan(herd: AsyncHerd, name: str) -> tuple[tuple[Split, ...], Plan]:
+    """The splits of a shard, or of all hash shards of a table, and their plan. Raises UnknownName, ChangeRefused."""
+    sizes, _ = await _weights(herd, By.BYTES, 0)
+    splits = splits_of(herd.topology, name, sizes)
+    return splits, herd.engine.plan_splits(splits)
 
 
 async def _weights(herd: AsyncHerd, by: By, measured_s: float) -> tuple[dict[str, int], dict[str, int]]:

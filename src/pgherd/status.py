@@ -78,12 +78,13 @@ async def _ask(herd: AsyncHerd, group: Group, shards: list[Shard]) -> tuple[dict
     try:
         async with herd.engine.connection(group.name) as connection:
             await connection.execute("SELECT 1")
-            return {s.name: await _size(connection, s) for s in shards}, True
+            found = {s.name: await _size(connection, s) for s in shards}
+            return {name: size for name, size in found.items() if size}, True
     except HerdError:
         return {}, False
 
 
-async def _size(connection: Connection, shard: Shard) -> tuple[int, int]:
+async def _size(connection: Connection, shard: Shard) -> tuple[int, int] | None:
     row = await (
         await connection.execute(
             "SELECT pg_table_size(c), pg_total_relation_size(c), (SELECT greatest(reltuples, 0)::bigint FROM pg_class"
@@ -93,6 +94,8 @@ async def _size(connection: Connection, shard: Shard) -> tuple[int, int]:
     ).fetchone()
     assert row is not None
     table_bytes, total_bytes, estimate = row
+    if table_bytes is None:  # it was split a moment ago
+        return None
     if table_bytes > COUNT_BELOW_BYTES:
         return int(estimate), int(total_bytes)
     count = await (

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .client import AsyncHerd, AsyncTable, connect_async
+from .client import FOLLOW, AsyncHerd, AsyncTable, connect_async
 from .embedding.base import Embedder
 from .engines.base import OnStep
 from .engines.conduct import Conduct
 from .engines.immediate import Immediate, run
-from .errors import BadInput
+from .errors import BadInput, ServerRefused
 from .model.schema import Schema, Table
 from .model.topology import Topology
 from .planning.plan import Plan
@@ -198,5 +198,16 @@ class HerdTable:
         model = self._inner.model_of(question, column)
         words = words_of(question, options.pop("hybrid", False), model)
         vector = question if model is None else model.embed([question])[0]
-        router, request = self._inner.request(vector, k, column=column, words=words, **options)
-        return run(scatter(self._immediate, router, request, partial=partial))
+
+        def ask() -> Hits:
+            router, request = self._inner.request(vector, k, column=column, words=words, **options)
+            return run(scatter(self._immediate, router, request, partial=partial))
+
+        for _ in range(FOLLOW - 1):  # as AsyncHerd.with_fresh_topology does
+            known = self._inner.herd.topology.generation
+            try:
+                return ask()
+            except ServerRefused:
+                if not self._loop.run(self._inner.herd.has_changed_since(known)):
+                    raise
+        return ask()

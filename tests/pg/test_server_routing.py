@@ -97,3 +97,31 @@ def test_pruning_keeps_every_shard_that_holds_a_match(
         query = f"SELECT DISTINCT tableoid::regclass::text FROM visit WHERE {wanted}"
         holders = {name for (name,) in cur.execute(query, parameters)}  # type: ignore[call-overload]
     assert holders <= {s.name for s in router.prune(constraints)}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 5), st.lists(st.integers(0, 10**6), max_size=9), st.lists(st.integers(-(2**63), 2**63 - 1)))
+def test_rows_go_where_the_server_puts_them_after_any_splits(
+    conn: psycopg.Connection[Any], count: int, splits: list[int], keys: list[int]
+) -> None:
+    """Mixed moduli, by random sequences of splits; pruning finds the one shard of a key."""
+    bounds = [HashBound(count, r) for r in range(count)]
+    for choice in splits:
+        old = bounds.pop(choice % len(bounds))
+        bounds += [HashBound(2 * old.modulus, old.remainder), HashBound(2 * old.modulus, old.remainder + old.modulus)]
+    by = PartitionBy(Strategy.HASH, ("id",))
+    table = Name("routing", "split")
+    found = [
+        Shard(ShardId(f"s{i}"), table, Name("routing", f"s{i}"), GroupId("g"), (Level(by, b),))
+        for i, b in enumerate(bounds)
+    ]
+    router = Router(found, {"id": "bigint"})
+    with conn.transaction(force_rollback=True), conn.cursor() as cur:
+        cur.execute("CREATE TABLE split (id bigint) PARTITION BY HASH (id)")
+        for shard, bound in zip(found, bounds, strict=True):
+            cur.execute(f"CREATE TABLE {shard.name} PARTITION OF split {bound.sql}")  # type: ignore[call-overload]
+        cur.executemany("INSERT INTO split VALUES (%s)", [(k,) for k in keys])
+        server = dict(cur.execute("SELECT id, tableoid::regclass::text FROM split").fetchall())
+    assert {keys[i]: s.name for s, taken in router.route_many({"id": keys}) for i in taken} == server
+    assert {k: router.route({"id": k}).name for k in keys} == server
+    assert {k: s.name for k in keys for s in router.prune({"id": [k]})} == server

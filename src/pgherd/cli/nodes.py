@@ -177,6 +177,7 @@ async def _change(
             out.print(
                 table_of(["shards", "from", "to", "size"], rows, title=f"{len(moves)} moves, {len(plan.steps)} steps")
             )
+            _show_notes(plan)
             out.print("[dim]nothing was changed; --json shows each statement[/]")
         else:
             _show(moves, conduct, seconds)
@@ -187,8 +188,15 @@ def _conduct(jobs: int, max_rate: str | None) -> Conduct:
     return Conduct(jobs, rate)
 
 
+def _show_notes(plan: Plan) -> None:
+    for note in plan.notes:
+        out.print(escape(note))
+
+
 async def _run(herd: AsyncHerd, plan: Plan, conduct: Conduct) -> float:
     started = time.perf_counter()
+    for note in plan.notes:
+        err.print(escape(note))
     if plan.phases:
         try:
             await execute_with_progress(herd, plan, "moving", conduct)

@@ -12,6 +12,7 @@ from ..model.schema import Schema
 from ..model.topology import EngineName, Topology
 from ..planning.plan import Plan, Step
 from ..planning.rebalance import Move
+from ..planning.split import Split
 from .conduct import Conduct
 
 Connection = AsyncConnection[Any]
@@ -54,6 +55,10 @@ class Engine(Protocol):
 
     def plan_moves(self, moves: tuple[Move, ...]) -> Plan:
         """The plan that moves shards between groups while they are in use; nothing is changed."""
+        ...
+
+    def plan_splits(self, splits: tuple[Split, ...], moves: tuple[Move, ...] = ()) -> Plan:
+        """The plan that splits shards in two, and then moves shards, while they are in use; nothing is changed."""
         ...
 
     async def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:

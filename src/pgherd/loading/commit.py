@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..engines.base import Engine, Transaction
 from ..engines.failures import talking_to
-from ..errors import ServerRefused
+from ..errors import ServerRefused, StaleTopology
 from ..model.schema import Table, TableKind
 from ..routing.route import Router
 from ..rows.write import Writer
@@ -36,11 +36,33 @@ class Committer:
         self._router = router
         self._writer = Writer(engine, table, router)
         self._groups: list[str] = [g.name for g in engine.topology.groups]
+        self._generation = engine.topology.generation
         self._state = state
         self._reject_file = reject_file
 
     async def commit(self, ready: Ready) -> None:
         """Write the chunk. Raises ServerRefused (about more than a row), GroupUnavailable, InDoubt, HerdBusy."""
+        while True:
+            try:
+                return await self._commit(ready)
+            except (ServerRefused, StaleTopology):
+                if not await self._follow():
+                    raise
+
+    async def _follow(self) -> bool:
+        """Whether the herd has changed since the rows were last routed; from now on they go by its newest topology."""
+        topology = await self._engine.refresh()
+        if topology.generation == self._generation:
+            return False
+        self._generation = topology.generation
+        self._router = Router(
+            topology.shards(topology.table(self._table.name)), {c.name: c.type for c in self._table.columns}
+        )
+        self._writer = Writer(self._engine, self._table, self._router)
+        self._groups = [g.name for g in topology.groups]
+        return True
+
+    async def _commit(self, ready: Ready) -> None:
         try:
             try:
                 await self._write(ready, search=False)
@@ -48,7 +70,7 @@ class Committer:
                 if not _about_a_row(error):
                     raise
                 await self._write(ready, search=True)
-        except ServerRefused:
+        except (ServerRefused, StaleTopology):
             self._reject_file.cut()
             raise
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
 
@@ -10,9 +9,10 @@ from ..model.schema import Index, Schema, Table
 from ..model.topology import Topology
 from .compile import Compiler
 from .diff import AddEnumValue, Change, Create, diff, merge
+from .finish import finish
 from .placement import check_homes, expand, homes_of
-from .plan import Phase, Plan, Step, Traits
-from .search_function import search_functions
+from .plan import Phase, Plan, Traits
+from .split import plan_splits, splits_for
 
 UNENFORCED = "one server holds everything: tablespaces are recorded, and will place rows once there are several servers"
 
@@ -22,18 +22,17 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
 
     New enum labels come in a phase of their own, since PostgreSQL lets nobody use a label before it is committed. Then
     everything that can be made in one transaction. Indexes on tables that may hold rows follow, because they are built
-    concurrently. Raises BadSchema, PlacementUnsatisfied or ChangeRefused.
+    concurrently. Shards of tables that are to have more of them are split at last.
+    Raises BadSchema, PlacementUnsatisfied or ChangeRefused.
     """
     current = topology.schema
     wanted = replace(
         desired,
-        items=tuple(
-            expand(i, current.table(i.name), len(topology.groups)) if isinstance(i, Table) else i for i in desired.items
-        ),
+        items=tuple(expand(i, current, len(topology.groups)) if isinstance(i, Table) else i for i in desired.items),
     )
     changes = diff(current, wanted)
     if not changes:
-        return Plan(topology.generation)
+        return plan_splits(topology, splits_for(topology, desired), traits)
     merged = merge(current, wanted)
     early = [c for c in changes if isinstance(c, AddEnumValue)]
     late = _indexes_of_old_tables(current, changes)
@@ -66,6 +65,8 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
         builds = tuple(s for i in late for s in compiler.build_index(i))
         commits = (*(s for i in late for s in compiler.adopt_index(i)), *finish(reached, target))
         phases.append(Phase(builds, commits, target))
+        reached = target
+    phases += plan_splits(reached, splits_for(reached, desired), traits).phases
     notes = () if traits.enforces_placement or not merged.tablespaces else (UNENFORCED,)
     return Plan(topology.generation, tuple(phases), notes)
 
@@ -73,15 +74,3 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
 def _indexes_of_old_tables(current: Schema, changes: list[Change]) -> list[Index]:
     created = (c.item for c in changes if isinstance(c, Create))
     return [i for i in created if isinstance(i, Index) and current.table(i.table) is not None]
-
-
-def finish(before: Topology, after: Topology) -> Iterator[Step]:
-    """What follows from the new topology as a whole: search functions, and the shards' privileges and policies."""
-    everywhere = tuple(g.name for g in after.groups)
-    old = {name: text for t in before.schema.tables for name, text in search_functions(before, t)}
-    for table in after.schema.tables:
-        for name, text in search_functions(after, table):
-            if old.get(name) != text:
-                sql = f"SELECT pgherd.drop_function('{name}');\n{text}" if name in old else text
-                yield Step("search_function", f"pgherd.{name}", everywhere, sql)
-    yield Step("sync_shards", "privileges and policies of shards", everywhere, "SELECT pgherd.sync_shards()")

@@ -12,9 +12,9 @@ from dataclasses import replace
 from ..model.names import quote_literal
 from ..model.schema import ObjectKind, Schema, TableKind
 from ..model.topology import GroupId, Topology
-from .apply import finish
 from .compile import Compiler, server_name
 from .diff import Create
+from .finish import finish
 from .plan import Step, Traits
 
 WRITERS_OF_REFERENCE_TABLES = "writers of this table, until the group has joined"

@@ -26,8 +26,8 @@ from ..model.names import Name, quote_ident, quote_literal
 from ..model.schema import Partition, Table, leaves
 from ..model.topology import GroupId, Topology
 from . import ddl
-from .apply import finish
 from .compile import Compiler, server_name
+from .finish import finish
 from .placement import serves
 from .plan import BRIEFLY, Phase, Plan, Step, Traits
 from .rebalance import Move
@@ -63,7 +63,7 @@ class _Mover:
         self._before, self._after, self._move, self._compiler = before, after, move, compiler
         self._source, self._target = (move.source,), (move.target,)
         self._others = tuple(g.name for g in after.groups if g.name not in (move.source, move.target))
-        self._parts = [_find(before, name) for name in move.shards]
+        self._parts = [find_shard(before, name) for name in move.shards]
 
     def builds(self) -> Iterator[Step]:
         yield from self.afters()
@@ -164,7 +164,7 @@ def _check_allowed(topology: Topology, move: Move) -> None:
             )
 
 
-def _find(topology: Topology, name: Name) -> tuple[Table, Name, Partition]:
+def find_shard(topology: Topology, name: Name) -> tuple[Table, Name, Partition]:
     """The table of a shard, what the shard is a partition of, and the shard."""
     for table in topology.schema.tables:
         for ancestors, leaf in leaves(table.partitions):

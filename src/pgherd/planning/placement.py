@@ -11,8 +11,8 @@ from ..model.placement import Tablespace
 from ..model.schema import Bound, HashBound, Partition, PartitionBy, Schema, Strategy, Table, TableKind, leaves
 from ..model.topology import Group, GroupId
 
-SHARDS_PER_GROUP = 2
-"""Hash shards a group gets when the schema does not say: few and large, since every search visits each of them."""
+SHARDS_PER_GROUP = 1
+"""Hash shards a group gets when the schema does not say: every search visits each of them, and they can be split."""
 
 
 def serves(group: Group, space: Tablespace | None) -> bool:
@@ -45,13 +45,24 @@ def eligible(groups: tuple[Group, ...], space: Tablespace | None) -> tuple[Group
     )
 
 
-def expand(table: Table, current: Table | None, group_count: int) -> Table:
-    """The table with its hash shards spelled out, as many as it asks for, or has, or ``group_count`` suggests."""
+def expand(table: Table, current: Schema, group_count: int) -> Table:
+    """The table with its hash shards spelled out, as many as it asks for, or has, or ``group_count`` suggests.
+
+    Shards that have been split since are what the file asks for, too. A new table has its shards as the distributed
+    table that it references has them now. Raises ChangeRefused for a shard count that splitting does not lead to.
+    """
     if table.kind is not TableKind.DISTRIBUTED or table.by is None:
         return table
-    known = current.partitions if current else ()
-    parts = _expand_level(table.name, table.by, table.partitions, table.shard_count, known, group_count)
+    old = current.table(table.name)
+    known = old.partitions if old else ()
+    like = () if old else _referenced(table, current)
+    parts = _expand_level(table.name, table.by, table.partitions, table.shard_count, known, like, group_count)
     return replace(table, partitions=parts, shard_count=None)
+
+
+def _referenced(table: Table, current: Schema) -> tuple[Partition, ...]:
+    others = (current.table(fk.references) for fk in table.foreign_keys)
+    return next((o.partitions for o in others if o and o.kind is TableKind.DISTRIBUTED), ())
 
 
 def _expand_level(
@@ -60,30 +71,77 @@ def _expand_level(
     partitions: tuple[Partition, ...],
     wanted: int | None,
     known: tuple[Partition, ...],
+    like: tuple[Partition, ...],
     group_count: int,
 ) -> tuple[Partition, ...]:
     if partitions or by.strategy is Strategy.LIST:
-        old = {p.name: p.partitions for p in known}
-        return tuple(
-            p
-            if p.by is None
-            else replace(
-                p,
-                partitions=_expand_level(p.name, p.by, p.partitions, p.shard_count, old.get(p.name, ()), group_count),
-                shard_count=None,
-            )
-            for p in partitions
-        )
-    if known and wanted and wanted != len(known):
-        raise ChangeRefused(
-            f"{parent} has {len(known)} shards and the schema now asks for {wanted}: every row would have to move",
-            hint="make a new table with that shard count and copy the rows, or keep the count",
-        )
-    count = len(known) or wanted or SHARDS_PER_GROUP * group_count
+        names = {p.name: p for p in known}
+        found: list[Partition] = []
+        for p in partitions:
+            if p.by is None:
+                found += [p] if p.name in names else _split_since(p, known) or [p]
+                continue
+            old = names[p.name].partitions if p.name in names else ()
+            beside = next((q.partitions for q in like if q.bound == p.bound), ())
+            below = _expand_level(p.name, p.by, p.partitions, p.shard_count, old, beside, group_count)
+            found.append(replace(p, partitions=below, shard_count=None))
+        return tuple(found)
+    if known:
+        _check_count(parent, _bounds(known), wanted or 0)
+        return known
+    bounds = _bounds(like)
+    if bounds and (not wanted or _leads_to(bounds, wanted)):
+        if any(b.modulus != len(bounds) for b in bounds):
+            return tuple(Partition(_shard_name(parent, f"_{b.modulus}_{b.remainder}"), b) for b in bounds)
+        wanted = len(bounds)
+    count = wanted or SHARDS_PER_GROUP * group_count
     width = len(str(count - 1))
-    return tuple(
-        Partition(Name(parent.schema, derived_name(parent.name, f"_{i:0{width}}")), HashBound(count, i))
-        for i in range(count)
+    return tuple(Partition(_shard_name(parent, f"_{i:0{width}}"), HashBound(count, i)) for i in range(count))
+
+
+def _shard_name(parent: Name, suffix: str) -> Name:
+    return Name(parent.schema, derived_name(parent.name, suffix))
+
+
+def _bounds(partitions: tuple[Partition, ...]) -> list[HashBound]:
+    return [p.bound for p in partitions if isinstance(p.bound, HashBound)]
+
+
+def _split_since(part: Partition, known: tuple[Partition, ...]) -> list[Partition]:
+    """What a hash partition of the file has been split into; nothing if it has not."""
+    bound = part.bound
+    if not isinstance(bound, HashBound):
+        return []
+    return [
+        replace(p, tablespace=part.tablespace)
+        for p in known
+        if isinstance(p.bound, HashBound)
+        and p.bound.modulus > bound.modulus
+        and p.bound.modulus % bound.modulus == 0
+        and p.bound.remainder % bound.modulus == bound.remainder
+    ]
+
+
+def _leads_to(bounds: list[HashBound], count: int) -> bool:
+    """Whether shards of ``count`` in all are split into these, or these into them: each time in two."""
+
+    def twice(small: int, large: int) -> bool:
+        return large % small == 0 and (large // small).bit_count() == 1
+
+    return all(twice(b.modulus, count) or twice(count, b.modulus) for b in bounds)
+
+
+def _check_count(parent: Name, bounds: list[HashBound], wanted: int) -> None:
+    if not wanted or _leads_to(bounds, wanted):
+        return
+    above = max(b.modulus for b in bounds)
+    while above < wanted:
+        above *= 2
+    choices = [c for c in (above // 2, above) if _leads_to(bounds, c)]
+    said = f"ask for {' or '.join(map(str, choices))}" if choices else "keep the count"
+    raise ChangeRefused(
+        f"{parent} has {len(bounds)} shards and the schema now asks for {wanted}: every row would have to move",
+        hint=f"shards are split in two each: {said}; or make a new table with that shard count and copy the rows",
     )
 
 

@@ -26,7 +26,9 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class Unit:
+    """Shards that stay together, where they are, and the groups that all their tablespaces allow."""
+
     shards: tuple[Shard, ...]
     home: GroupId
     bytes: int
@@ -38,8 +40,8 @@ def rebalance(topology: Topology, sizes: Mapping[str, int]) -> tuple[Move, ...]:
 
     Greedy: the one move that lowers the sum of squares most, again and again, until none is worth it.
     """
-    units = _units(topology, sizes)
-    load = _load(topology, units)
+    units = units_of(topology, sizes)
+    load = loads(topology, units)
     mean = sum(load.values()) / len(load)
     moves: list[Move] = []
     while True:
@@ -70,8 +72,8 @@ def drain(topology: Topology, sizes: Mapping[str, int], group: GroupId) -> tuple
             f"table {local[0]} is whole in group {group}, and local tables can't be moved",
             hint="distribute it, or make it a reference table",
         )
-    units = _units(topology, sizes)
-    load = _load(topology, units)
+    units = units_of(topology, sizes)
+    load = loads(topology, units)
     moves: list[Move] = []
     for unit in sorted((u for u in units if u.home == group), key=lambda u: (-u.bytes, u.shards[0].name)):
         choices = [g for g in unit.choices if g != group]
@@ -86,18 +88,24 @@ def drain(topology: Topology, sizes: Mapping[str, int], group: GroupId) -> tuple
     return tuple(moves)
 
 
-def _move(unit: _Unit, target: GroupId) -> Move:
+def tied_shards(topology: Topology) -> list[tuple[Shard, ...]]:
+    """All shards of distributed tables, by what must stay together."""
+    return [unit.shards for unit in units_of(topology, {})]
+
+
+def _move(unit: Unit, target: GroupId) -> Move:
     return Move(tuple(s.relation for s in unit.shards), unit.home, target, unit.bytes)
 
 
-def _load(topology: Topology, units: list[_Unit]) -> dict[GroupId, int]:
+def loads(topology: Topology, units: list[Unit]) -> dict[GroupId, int]:
+    """Bytes of every group."""
     load = {g.name: 0 for g in topology.groups}
     for unit in units:
         load[unit.home] += unit.bytes
     return load
 
 
-def _units(topology: Topology, sizes: Mapping[str, int]) -> list[_Unit]:
+def units_of(topology: Topology, sizes: Mapping[str, int]) -> list[Unit]:
     """Shards by what must stay together: those of tables tied by foreign keys, at the same place in their tables."""
     tied: dict[Name, Name] = {}
     for table in topology.schema.tables:
@@ -116,11 +124,11 @@ def _units(topology: Topology, sizes: Mapping[str, int]) -> list[_Unit]:
     return [_unit(topology, shards, sizes) for shards in together.values()]
 
 
-def _unit(topology: Topology, shards: list[Shard], sizes: Mapping[str, int]) -> _Unit:
+def _unit(topology: Topology, shards: list[Shard], sizes: Mapping[str, int]) -> Unit:
     spaces = [topology.schema.tablespace(s.tablespace) if s.tablespace else None for s in shards]
 
     def allowed(group: Group) -> bool:
         return all(serves(group, space) for space in spaces)
 
     choices = tuple(g.name for g in topology.groups if allowed(g))
-    return _Unit(tuple(shards), shards[0].home, sum(sizes.get(s.relation.sql, 1) for s in shards), choices)
+    return Unit(tuple(shards), shards[0].home, sum(sizes.get(s.relation.sql, 1) for s in shards), choices)

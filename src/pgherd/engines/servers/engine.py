@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from ...errors import GroupUnavailable, HerdError, NoSuchHerd, StalePlan, UnknownName
@@ -14,6 +15,7 @@ from ...planning.leave import plan_leave
 from ...planning.move import plan_moves
 from ...planning.plan import Plan, Step, Traits
 from ...planning.rebalance import Move
+from ...planning.split import Split, plan_splits
 from ..base import Connection, OnStep
 from ..conduct import Conduct
 from ..failures import talking_to
@@ -173,6 +175,12 @@ class ServersEngine:
     def plan_moves(self, moves: tuple[Move, ...]) -> Plan:
         """The plan that moves shards between groups while they are in use."""
         return plan_moves(self._topology, moves, self.traits)
+
+    def plan_splits(self, splits: tuple[Split, ...], moves: tuple[Move, ...] = ()) -> Plan:
+        """The plan that splits shards in two, and then moves shards, while they are in use."""
+        first = plan_splits(self._topology, splits, self.traits)
+        then = plan_moves(first.result or self._topology, moves, self.traits)
+        return replace(first, phases=(*first.phases, *then.phases))
 
     async def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:
         """Carry a plan out."""

@@ -8,6 +8,8 @@ CREATE TABLE IF NOT EXISTS pgherd.moving (
     incoming boolean NOT NULL,
     began_at timestamptz NOT NULL DEFAULT now()
 );
+-- A shard that is split goes out too: these tables will take its place.
+ALTER TABLE pgherd.moving ADD COLUMN IF NOT EXISTS halves text[];
 
 GRANT SELECT ON pgherd.moving TO PUBLIC;
 
@@ -262,6 +264,7 @@ BEGIN
     ELSIF EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(shard) AND relkind = 'r' AND relreplident = 'f') THEN
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', shard);
     END IF;
+    PERFORM pgherd.clear_split(m.shard, m.halves) FROM pgherd.moving m WHERE m.shard = clear_outgoing.shard AND m.halves <> '{}';
     DELETE FROM pgherd.moving m WHERE m.shard = clear_outgoing.shard AND NOT m.incoming;
 END $$;
 

@@ -14,7 +14,7 @@ from ..errors import ChangeRefused
 from ..model.names import quote_ident, quote_literal
 from ..model.schema import ObjectKind, TableKind
 from ..model.topology import GroupId, Topology
-from .apply import finish
+from .finish import finish
 from .compile import linked_sequence, server_name
 from .placement import serves
 from .plan import BRIEFLY, Phase, Plan, Step

@@ -14,10 +14,11 @@ from rich.progress import Progress as Bar
 from ..client import connect_async
 from ..errors import BadInput
 from ..search.request import DEFAULT_RECALL
-from ..tuning.calibrate import SAMPLE, tunable
+from ..tuning.calibrate import SAMPLE
 from ..tuning.picture import svg
 from ..tuning.report import index_status, tuned
 from ..tuning.store import Calibration
+from ..tuning.tasks import tunable
 from .new_index import create
 from .options import DsnOption, HomeOption, JsonOption
 from .output import err, out, print_json, size, table_of
@@ -44,7 +45,7 @@ def status(
         print_json({"indexes": entries})
         return
     if not entries:
-        out.print("no vector indexes: [bold]CREATE INDEX … USING hnsw[/] in the schema file")
+        out.print("no vector indexes: [bold]pgherd index create TABLE COLUMN[/]")
         return
     for title, alike in _alike(entries).items():
         rows = [
@@ -54,6 +55,7 @@ def status(
                 size(e["bytes"]),
                 e["rows"],
                 e["dead"],
+                None if e["bloat"] is None else f"{e['bloat']:.0%}",
                 e["valid"],
                 e["recall"],
                 _effort(e),
@@ -61,10 +63,21 @@ def status(
             ]
             for e in alike
         ]
-        names = ["shard", "home", "size", "rows", "dead", "valid", "recall@10", f"for {DEFAULT_RECALL}", "measured"]
+        names = [
+            "shard",
+            "home",
+            "size",
+            "rows",
+            "dead",
+            "bloat",
+            "valid",
+            "recall@10",
+            f"for {DEFAULT_RECALL}",
+            "measured",
+        ]
         out.print(table_of(names, rows, title=escape(title)))
         out.print()
-    out.print("[dim]recall@10 as a search without tuning has it (ef_search 200): mean less one standard error[/]")
+    out.print("[dim]recall@10 as a search without tuning has it: mean less one standard error[/]")
     if any(e["stale"] or not e["calibrated_at"] for e in entries if e["valid"]):
         out.print("[yellow]not measured yet, or out of date[/]: [bold]pgherd index tune[/]")
 
@@ -74,7 +87,8 @@ def _alike(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for e in entries:
         parameters = ", ".join(f"{name}={value}" for name, value in e["parameters"].items())
-        title = f"{e['table']}, {e['column'] or 'an expression'}: {e['method']} ({parameters}), {e['metric']}"
+        what = f"{e['column'] or 'an expression'} as {e['type']}"
+        title = f"{e['table']}, {what}: {e['method']} ({parameters}), {e['metric']}"
         found.setdefault(title, []).append(e)
     return found
 
@@ -153,7 +167,8 @@ async def _tune(table: str | None, sample: int, home: Path | None, dsn: str | No
 
 def _show(entry: dict[str, Any], recall: float) -> None:
     out.print(
-        f"[bold]{escape(entry['relation'])}[/] {escape(entry['column'])}: {entry['method']}, {entry['metric']}, "
+        f"[bold]{escape(entry['relation'])}[/] {escape(entry['column'])} as {entry['type']}: "
+        f"{entry['method']}, {entry['metric']}, "
         f"{entry['rows']:,} rows, {entry['sample']} questions"
     )
     name = "ef_search" if entry["method"] == "hnsw" else "probes"

@@ -85,7 +85,7 @@ def test_bits_find_and_the_column_ranks(herd: Herd, doc: HerdTable) -> None:
         assert recall(doc, recall=asked) >= asked
     far = doc.search(QUESTIONS[0], 400, column="v", columns=["id"])
     assert len({h.row["id"] for h in far}) == 400
-    few = doc.search(QUESTIONS[0], K, column="v", where="id % 100 = 3", columns=["id"])
+    few = doc.search(QUESTIONS[0], K, column="v", where="id % 50 = 3", columns=["id"])
     assert len(few) == K
     assert doc.search(QUESTIONS[0], K, column="v", metric="l2", recall=0.5) == doc.search(
         QUESTIONS[0], K, column="v", metric="l2", exact=True

@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from ..client import connect_async
 from ..errors import BadInput
@@ -21,7 +19,8 @@ from ..tuning.store import Calibration
 from ..tuning.tasks import tunable
 from .new_index import create
 from .options import DsnOption, HomeOption, JsonOption
-from .output import err, out, print_json, size, table_of
+from .output import out, print_json, size, table_of
+from .progress import tune_with_progress
 
 index = typer.Typer(help="Vector indexes: what there is, and how well it finds.", no_args_is_help=True)
 BAR = 24
@@ -144,24 +143,14 @@ def tune(
 
 
 async def _tune(table: str | None, sample: int, home: Path | None, dsn: str | None) -> list[Calibration]:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} questions"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
     async with connect_async(dsn, home=home) as herd:
         topology = herd.topology
         names = [t.name.sql for t in topology.schema.tables if tunable(t, topology.indexes(t))]
         if table is None and not names:
-            raise BadInput("no table of this herd has an hnsw or ivfflat index", hint="CREATE INDEX … USING hnsw")
+            raise BadInput("no table of this herd has a vector index", hint="pgherd index create TABLE COLUMN")
         found: list[Calibration] = []
-        with Bar(*columns, console=err, transient=True) as bar:
-            for name in [table] if table else names:
-                task = bar.add_task(escape(f"measuring {name}"), total=None)
-
-                def show(done: int, total: int, task: Any = task) -> None:
-                    bar.update(task, completed=done, total=total)
-
-                found += await herd.table(name).tune(sample=sample, progress=show)
+        for name in [table] if table else names:
+            found += await tune_with_progress(herd.table(name), None, sample)
         return found
 
 

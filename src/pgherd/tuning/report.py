@@ -14,7 +14,8 @@ from ..planning.sizes import hnsw_bytes, ivfflat_bytes
 from ..search.effort import usual_effort
 from ..search.request import DEFAULT_RECALL
 from .indexes import IndexFacts, index_facts
-from .store import Calibration, Key, read_calibrations
+from .store import STALE_SHARE, Calibration, Key, read_calibrations
+from .tasks import tunable
 
 K = 10
 """Recall and effort are told for so many rows."""
@@ -36,6 +37,23 @@ async def index_status(engine: Engine, table: Table | None = None) -> list[dict[
     )
     order = {s.name: i for i, s in enumerate(shards)}
     return sorted((e for found in answers for e in found), key=lambda e: (order[e["shard"]], e["index"]))
+
+
+async def drifted(engine: Engine, table: Table, changed: int) -> bool:
+    """Whether searches of a table rest on measurements that ``changed`` rows have made out of date, or on none.
+
+    False for a table without a vector index. Raises GroupUnavailable.
+    """
+    wanted = tunable(table, engine.topology.indexes(table))
+    if not wanted or not changed:
+        return False
+    rows_at, known = 0, False
+    for home in dict.fromkeys(s.home for s in engine.topology.shards(table)):
+        relations = {s.relation.sql for s in engine.topology.shards(table) if s.home == home}
+        async with engine.connection(home) as connection:
+            found = {c.relation: c.rows_at for c in await read_calibrations(connection) if c.relation in relations}
+        rows_at, known = rows_at + sum(found.values()), known or bool(found)
+    return not known or changed > STALE_SHARE * rows_at
 
 
 async def _of_home(

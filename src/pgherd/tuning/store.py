@@ -11,6 +11,8 @@ from psycopg.types.json import Jsonb
 from ..engines.base import Connection
 from .curve import Curve
 
+STALE_SHARE = 0.2
+"""When so much of the rows has changed, recall is measured again."""
 Key = tuple[str, str, str, str]
 """Relation as SQL, column, metric, type of the index's entries."""
 
@@ -38,7 +40,7 @@ class Calibration:
         """What it is about."""
         return self.relation, self.column, self.metric, self.stored
 
-    def is_stale(self, rows: int, changes: int, definition: str, share: float = 0.2) -> bool:
+    def is_stale(self, rows: int, changes: int, definition: str, share: float = STALE_SHARE) -> bool:
         """Whether the index is another one now, or more than ``share`` of the rows have changed since.
 
         ``rows`` 0 means unknown: statistics come seconds after the rows, and are lost in a crash.

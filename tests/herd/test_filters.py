@@ -22,8 +22,8 @@ INDEX = "CREATE INDEX doc_v ON doc USING hnsw (v vector_l2_ops);"
 SHARES = (0.5, 0.1, 0.01, 0.001, 0.0001)
 
 _rng = np.random.default_rng(7)
-FAMILIES = _rng.standard_normal((50, DIM)).astype(np.float32) * 2
-ROWS = FAMILIES[_rng.integers(0, 50, N)] + 0.5 * _rng.standard_normal((N, DIM)).astype(np.float32)
+FAMILIES = _rng.standard_normal((50, DIM)).astype(np.float32)
+ROWS = FAMILIES[_rng.integers(0, 50, N)] + 0.7 * _rng.standard_normal((N, DIM)).astype(np.float32)
 ANYWHERE = _rng.permutation(N)
 CENTRE = FAMILIES[0]
 NEARNESS = np.linalg.norm(ROWS - CENTRE, axis=1).argsort().argsort()
@@ -47,7 +47,7 @@ def herd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def questions(centre: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    return [centre + 0.3 * np.random.default_rng(i).standard_normal(DIM).astype(np.float32) for i in range(6)]
+    return [centre + 0.3 * np.random.default_rng(i).standard_normal(DIM).astype(np.float32) for i in range(5)]
 
 
 @pytest.mark.parametrize("tuned", [False, True])

@@ -6,7 +6,7 @@ from pgherd.model.names import Name
 from pgherd.model.schema import VectorType
 from pgherd.model.vectors import Metric
 from pgherd.search.effort import Aim, Effort, Via, usual_effort
-from pgherd.search.narrowing import Matching, is_narrow
+from pgherd.search.narrowing import Matching, under_condition
 from pgherd.tuning.curve import DEPTHS, Curve, Point
 from pgherd.tuning.knowledge import effort_of
 
@@ -64,7 +64,16 @@ def test_every_row_is_read_where_that_is_cheaper() -> None:
 def test_a_scan_is_given_up_when_reading_every_row_would_have_been_cheaper() -> None:
     assert curve(0.01, (1, 1), (1, 1), exact_ms=10).max_scan == 1000
     assert curve(0.01, (1, 1), (1, 1), exact_ms=1e9).max_scan == 20_000
-    assert not is_narrow(Matching(5_000, 10_000), 10, 1000)
-    assert not is_narrow(Matching(100, 10_000), 10, 1000)
-    assert is_narrow(Matching(99, 10_000), 10, 1000)
-    assert is_narrow(Matching(0, 1), 1_001, 1000)
+
+
+def test_a_condition_takes_a_wider_scan_or_none() -> None:
+    effort = Effort(40, max_scan=1000)
+    assert under_condition(effort, Matching(10_000, 10_000), 10, VECTOR) == Effort(
+        200, via=Via(VECTOR, 20), max_scan=1000
+    )
+    assert under_condition(effort, Matching(1_000, 10_000), 10, VECTOR).ef_search == 400
+    assert under_condition(effort, Matching(401, 10_000), 10, VECTOR).ef_search == 1000
+    assert under_condition(effort, Matching(399, 10_000), 10, VECTOR).exact, "more rows than reading all would take"
+    assert under_condition(effort, Matching(0, 1), 1_001, VECTOR).exact
+    bits = Effort(400, via=Via(BIT, 400))
+    assert under_condition(bits, Matching(5_000, 10_000), 10, VECTOR).via == Via(BIT, 400)

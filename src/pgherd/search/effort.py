@@ -14,13 +14,19 @@ SPARE = 10
 """Half precision swaps near neighbours only: so many rows more than asked for are ranked by the column itself."""
 OVERSAMPLING = 20
 """Signs tell little: so many times the rows asked for are ranked by the column itself, where nothing was measured."""
+AHEAD = 2
+"""A scan that goes on until enough rows match gives the ones it comes upon first, which are not quite the nearest. So
+many times the rows asked for are ranked by the column itself."""
 USUAL_EF, USUAL_EF_OF_BITS = 200, 400
 MAX_SCAN_TUPLES = 20_000
 """pgvector's own hnsw.max_scan_tuples: how many rows a scan looks at in search of some that match a condition."""
 
 
 class Via(NamedTuple):
-    """An index over values made smaller: their type, and how many it gives to be ranked by the column itself."""
+    """An index that gives more rows than wanted, ``ranked`` of them, to be ranked by the column itself.
+
+    ``stored`` is the type of its entries: values made smaller, or those of the column.
+    """
 
     stored: VectorType
     ranked: int
@@ -29,7 +35,8 @@ class Via(NamedTuple):
 class Effort(NamedTuple):
     """Settings of one group for one search. ``probes`` None leaves ivfflat's to the server.
 
-    ``via`` None searches the column's own index. ``max_scan`` is how many rows a scan of an hnsw index may look at.
+    ``via`` None takes the rows as the column's own index gives them. ``max_scan`` is how many rows a scan of an hnsw
+    index may look at.
     """
 
     ef_search: int

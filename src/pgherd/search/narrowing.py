@@ -14,7 +14,9 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from ..model.names import Name, quote_ident
+from ..model.schema import VectorType
 from ..rows.quoting import escaped
+from .effort import AHEAD, MAX_EF, Effort, Via, usual_effort
 
 MAX_AGE_S = 60.0
 MAX_KNOWN = 10_000
@@ -27,9 +29,21 @@ class Matching(NamedTuple):
     rows: float
 
 
-def is_narrow(expected: Matching, k: int, max_scan: int) -> bool:
-    """Whether an index scan would look at more rows than it may before it has found ``k`` that match."""
-    return k * expected.rows > max_scan * max(expected.matching, 1.0)
+def under_condition(effort: Effort, expected: Matching, k: int, own: VectorType) -> Effort:
+    """What it takes to search rows of which only some match: a wider scan, or reading all that match. Pure.
+
+    To hold as many candidates that match as it would without a condition, a scan must hold more by the rows that don't.
+    That is true of rows that match anywhere; so the least is what a search of unmeasured indexes gets. The rows that a
+    scan comes upon first are not quite the nearest: it gives some more, to be ranked.
+    """
+    wanted = max(effort.ef_search, AHEAD * k)
+    looked_at = wanted * expected.rows / max(expected.matching, 1.0)
+    if looked_at > effort.max_scan:
+        return effort._replace(exact=True)
+    usual = max(effort.ef_search, usual_effort(own, own, k).ef_search)
+    wider = next((ef for ef in (usual, 2 * usual, 4 * usual) if ef >= looked_at), MAX_EF)
+    via = effort.via or Via(own, AHEAD * k)
+    return effort._replace(ef_search=min(MAX_EF, wider), via=via)
 
 
 class Narrowing:

@@ -23,9 +23,9 @@ from ..routing.route import Router
 from .effort import Effort
 from .hits import GroupTiming, Hit, Hits, merge, next_page
 from .hybrid import fuse, hits_of, hybrid_statement_of
-from .narrowing import Matching, estimate_statement, estimated_rows, is_narrow
+from .narrowing import Matching, estimate_statement, estimated_rows, under_condition
 from .request import Request, parameters_of
-from .statement import Statement, statement_of
+from .statement import Statement, own_type, statement_of
 
 
 @dataclass(slots=True)
@@ -150,8 +150,8 @@ async def _narrow(source: Engine | Immediate, request: Request, parts: Sequence[
                 _miss(part, partial)
     for part in asked:
         expected = _expected(request, part, shape.condition)
-        if expected is not None and is_narrow(expected, request.k, part.effort.max_scan):
-            part.effort = part.effort._replace(exact=True)
+        if expected is not None:
+            part.effort = under_condition(part.effort, expected, request.k, own_type(shape))
 
 
 def _expected(request: Request, part: _Part, condition: str) -> Matching | None:
@@ -198,7 +198,7 @@ def _take(request: Request, part: _Part) -> None:
         for row in question.rows
         if row[0] == row[0]  # not NaN: a vector of zeros is at no cosine distance from anything
     ]
-    # An index orders by what it stores (normalised, rounded), and so not always by the very distance.
+    # An index orders by what it stores (normalised, rounded), and a scan that goes on by how far it has come.
     part.hits.sort(key=attrgetter("distance"))
 
 
@@ -217,11 +217,12 @@ async def _set_effort(connection: Any, part: _Part) -> None:
     settings = (effort.ef_search, effort.probes, effort.max_scan)
     if part.missing or effort.exact or getattr(connection, "pgherd_effort", None) == settings:
         return
-    # A setting of NULL goes back to the server's own.
+    # A setting of NULL goes back to the server's own. A scan that goes on drops what it finds too late for strict
+    # order; the rows are put in order here anyway.
     query = (
         "SELECT set_config('hnsw.ef_search', %s, false), set_config('ivfflat.probes', %s, false),"
         " set_config('hnsw.max_scan_tuples', %s, false),"
-        " set_config('hnsw.iterative_scan', 'strict_order', false),"
+        " set_config('hnsw.iterative_scan', 'relaxed_order', false),"
         " set_config('ivfflat.iterative_scan', 'relaxed_order', false)"
     )
     with talking_to(part.home, "setting up a search"):

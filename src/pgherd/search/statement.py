@@ -73,7 +73,7 @@ def _shard_select(shape: Shape, relation: Name, number: int, exact: bool, via: V
 def source_sql(shape: Shape, relation: Name, conditions: Sequence[str], via: Via | None) -> str:
     """What a shard's nearest rows come from: FROM and WHERE.
 
-    Where an index holds the values made smaller, it gives its nearest, and they are ranked by the column outside.
+    Where an index gives more than is wanted, in an order that is not quite right, they are ranked outside.
     """
     column, alias = escaped(quote_ident(shape.column)), escaped(quote_ident(shape.alias))
     if shape.nullable:
@@ -85,7 +85,7 @@ def source_sql(shape: Shape, relation: Name, conditions: Sequence[str], via: Via
         return source
     names = dict.fromkeys([shape.column, *(n for n, _ in (*shape.columns, *shape.key))])
     listed = ", ".join(escaped(quote_ident(n)) for n in names)
-    order = _quantized_distance(shape, via.stored)
+    order = _distance_by(shape, via.stored)
     return f"(SELECT {listed} FROM {source} ORDER BY {order} LIMIT {via.ranked}) AS {alias}"
 
 
@@ -94,7 +94,15 @@ def distance_sql(shape: Shape) -> str:
     return f"({escaped(quote_ident(shape.column))} {escaped(shape.operator)} {question_sql(shape)})"
 
 
-def _quantized_distance(shape: Shape, stored: VectorType) -> str:
+def own_type(shape: Shape) -> VectorType:
+    """The column's own type."""
+    return next(t for t in VectorType if shape.column_type.partition("(")[0].rsplit(".", 1)[-1].strip() == t)
+
+
+def _distance_by(shape: Shape, stored: VectorType) -> str:
+    """The distance that an index with entries of that type orders by."""
+    if own_type(shape) is stored:
+        return distance_sql(shape)
     dim = int(shape.column_type.partition("(")[2].rstrip(")"))
     column = quantized_sql(quote_ident(shape.column), stored, dim)
     operator = Metric.HAMMING.operator if stored is VectorType.BIT else shape.operator

@@ -92,7 +92,7 @@ async def _measure(connection: Connection, task: Task, count: Count) -> None:
 
 async def _measure_at(connection: Connection, task: Task, facts: IndexFacts, effort: int, count: Count) -> None:
     await connection.execute(
-        "SELECT set_config(%s, %s, false), set_config('hnsw.iterative_scan', 'strict_order', false),"
+        "SELECT set_config(%s, %s, false), set_config('hnsw.iterative_scan', 'relaxed_order', false),"
         " set_config('ivfflat.iterative_scan', 'relaxed_order', false),"
         " set_config('hnsw.max_scan_tuples', NULL, false)",
         ["hnsw.ef_search" if facts.method == "hnsw" else "ivfflat.probes", str(effort)],

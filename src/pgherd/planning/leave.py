@@ -14,8 +14,8 @@ from ..errors import ChangeRefused
 from ..model.names import quote_ident, quote_literal
 from ..model.schema import ObjectKind, TableKind
 from ..model.topology import GroupId, Topology
-from .finish import finish
 from .compile import linked_sequence, server_name
+from .finish import finish
 from .placement import serves
 from .plan import BRIEFLY, Phase, Plan, Step
 

@@ -10,15 +10,15 @@ from time import monotonic
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from ...errors import ChangeRefused, HerdBusy, HerdError, InDoubt, StalePlan
-from ...model.names import Name, quote_literal
+from ...model.names import quote_literal
 from ...model.topology import GroupId, Topology
 from ...planning.plan import NOBODY, Phase, Plan, Step
 from ..base import Connection, OnStep
 from ..conduct import Conduct, Moved
 from ..failures import talking_to
+from .building import build_index, builds_on
 from .changelock import CHANGE_LOCK, change_lock
 from .moving import catch_up, copy_rows, watched
 from .pools import Pools
@@ -35,8 +35,6 @@ SWAP_PAUSE_S = 0.5
 SWAP_ATTEMPTS = 25
 HOLDS = ("hold_writers", "hold_shard", "hold_readers", "catch_up")
 """The steps of a move's commit that wait for others, in an order that matters; those after them need no order."""
-PATIENT = ("build_index",)
-"""Builds that wait for older transactions while they keep nobody out."""
 
 
 async def execute(
@@ -143,7 +141,7 @@ class _Run:
             together = list(steps)
             if kind == "build_index":  # each group its own, at the same time
                 self._tell(together)
-                await _build_all(self._pools, together, self._conduct)
+                await _build_indexes(self._pools, self._phases[number].result, tuple(together))
                 continue
             for step in together:
                 if step.moving is None or kind != "catch_up":
@@ -311,11 +309,25 @@ async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 async def _build_all(pools: Pools, steps: Sequence[Step], conduct: Conduct | None = None) -> None:
     """Groups build at the same time, each its own steps in order."""
+    await _chains(steps, lambda step, group: _build(pools, step, group, conduct or Conduct()))
 
+
+async def _build_indexes(pools: Pools, topology: Topology, steps: tuple[Step, ...]) -> None:
+    """The same for indexes, which are built concurrently: they wait for older transactions, and keep nobody out."""
+
+    async def build(step: Step, group: str) -> None:
+        async with pools.connection(group) as connection:
+            with talking_to(group, f"doing {step.kind} {step.target}"):
+                await build_index(connection, step, topology, builds_on(topology, group, steps))
+
+    await _chains(steps, build)
+
+
+async def _chains(steps: Sequence[Step], run: Callable[[Step, str], Coroutine[Any, Any, None]]) -> None:
     async def chain(group: str) -> None:
         for step in steps:
             if group in step.groups:
-                await _build(pools, step, group, conduct or Conduct())
+                await run(step, group)
 
     await _all(chain(g) for g in dict.fromkeys(g for s in steps for g in s.groups))
 
@@ -329,11 +341,6 @@ async def _build(pools: Pools, step: Step, group: str, conduct: Conduct) -> None
 
 
 async def _run_build(connection: Connection, step: Step, group: str) -> None:
-    if step.kind == "build_index":
-        await _drop_invalid(connection, step.target)
-    if step.kind in PATIENT:
-        await connection.execute(step.sql)
-        return
     try:
         async with connection.transaction():
             # A server that works on for a client that is dead keeps the next one from clearing up.
@@ -342,13 +349,3 @@ async def _run_build(connection: Connection, step: Step, group: str) -> None:
             await connection.execute(step.sql)
     except psycopg.errors.LockNotAvailable as error:
         raise _busy(step, group, error) from error
-
-
-async def _drop_invalid(connection: Connection, index: str) -> None:
-    """An index whose concurrent build was interrupted is useless and in the way."""
-    row = await (
-        await connection.execute("SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)", [index])
-    ).fetchone()
-    if row and not row[0]:
-        name = Name.parse(index)
-        await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(*name)))

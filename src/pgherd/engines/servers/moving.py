@@ -145,7 +145,7 @@ async def catch_up(pools: Pools, step: Step, conduct: Conduct, limit_s: float = 
 @asynccontextmanager
 async def watched(pools: Pools, step: Step, group: str, pid: int, conduct: Conduct) -> AsyncIterator[None]:
     """While a server builds an index, or checks a key, in session ``pid``: say how far it is."""
-    if conduct.on_progress is None or step.kind not in ("build_index", "build_part", "add_key"):
+    if conduct.on_progress is None or step.kind not in ("build_part", "add_key"):
         yield
         return
     task = asyncio.create_task(_watch(pools, step, group, pid, conduct))

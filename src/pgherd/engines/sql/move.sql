@@ -189,21 +189,22 @@ END $$;
 CREATE OR REPLACE FUNCTION pgherd.take_calibration(shard text, link text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO pgherd.calibration (relation, column_name, metric, document, rows_at, changes_at, calibrated_at)
-    SELECT shard, column_name, metric, CASE WHEN definition IS NULL THEN document
+    INSERT INTO pgherd.calibration (relation, column_name, metric, stored, document, rows_at, changes_at, calibrated_at)
+    SELECT shard, column_name, metric, stored, CASE WHEN definition IS NULL THEN document
             ELSE jsonb_set(document, '{definition}', to_jsonb(definition)) END,
         rows_at, coalesce(n_tup_ins + n_tup_upd + n_tup_del, 0) - changed, calibrated_at
-    FROM pgherd.dblink(link, format('SELECT column_name, metric, document, rows_at, calibrated_at,'
+    FROM pgherd.dblink(link, format('SELECT column_name, metric, stored, document, rows_at, calibrated_at,'
             ' coalesce(n_tup_ins + n_tup_upd + n_tup_del, 0) - changes_at FROM pgherd.calibration'
             ' LEFT JOIN pg_stat_all_tables ON relid = to_regclass(relation) WHERE relation = %L', shard))
-        AS r(column_name text, metric text, document jsonb, rows_at bigint, calibrated_at timestamptz, changed bigint)
+        AS r(column_name text, metric text, stored text, document jsonb, rows_at bigint, calibrated_at timestamptz,
+            changed bigint)
     LEFT JOIN pg_stat_all_tables ON relid = to_regclass(shard)
     LEFT JOIN LATERAL (
         SELECT pg_get_indexdef(indexrelid) AS definition FROM pg_index WHERE indrelid = to_regclass(shard)
             AND split_part(pg_get_indexdef(indexrelid), ' USING ', 2) = split_part(document ->> 'definition', ' USING ', 2)
         LIMIT 1
     ) index ON true
-    ON CONFLICT (relation, column_name, metric) DO UPDATE SET document = excluded.document, rows_at = excluded.rows_at,
+    ON CONFLICT (relation, column_name, metric, stored) DO UPDATE SET document = excluded.document, rows_at = excluded.rows_at,
         changes_at = excluded.changes_at, calibrated_at = excluded.calibrated_at;
 END $$;
 

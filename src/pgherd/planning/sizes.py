@@ -1,7 +1,7 @@
 """How many bytes PostgreSQL and pgvector store for vectors: their page layouts, worked out. Pure.
 
-Source: PostgreSQL 18 manual, 66.2 TOAST and 66.6 Database Page Layout; heaptoast.h; pgvector 0.8, src/hnsw.h and
-CreateGraphPages in src/hnswbuild.c.
+Source: PostgreSQL 18 manual, 66.2 TOAST and 66.6 Database Page Layout; heaptoast.h; indextuple.c; pgvector 0.8,
+src/hnsw.h, CreateGraphPages in src/hnswbuild.c, src/ivfflat.h and src/ivfbuild.c.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..model.schema import VectorType
 PAGE = 8192
 HEAP_ROOM = PAGE - 24
 HNSW_ROOM = PAGE - 24 - 8
+IVFFLAT_ROOM = PAGE - 24 - 8
 BTREE_ROOM = (PAGE - 24 - 16) * 0.9
 TOAST_THRESHOLD = 2032
 CHUNK = 1996
@@ -70,6 +71,21 @@ def hnsw_bytes(rows: int, dim: int, kind: VectorType, m: int) -> Size:
         f" 1 in {m} has a level more) + 8 line pointers), in pages of {PAGE - 32} B"
     )
     return Size(PAGE + _hnsw(rows, elements), formula)
+
+
+def ivfflat_bytes(rows: int, dim: int, kind: VectorType, lists: int) -> Size:
+    """An IVFFlat index that was just built: the lists' centres, and for each list pages of its own."""
+    value = value_bytes(dim, kind)
+    inline = value - 3 if value - 3 < 127 else value
+    entry = _aligned(8 + inline)
+    each = IVFFLAT_ROOM // (entry + 4)
+    centres = ceil(lists / (IVFFLAT_ROOM // (_aligned(8 + value) + 4)))
+    entries = max(lists, ceil(rows / each + lists / 2))
+    formula = (
+        f"{rows:,} rows / {each} a page ({entry:,} entry (8 + {inline:,}) + 4 line pointer, in {IVFFLAT_ROOM} B)"
+        f" + half a page for each of {lists:,} lists + {centres:,} pages of centres"
+    )
+    return Size((1 + centres + entries) * PAGE, formula)
 
 
 def value_bytes(dim: int, kind: VectorType) -> int:

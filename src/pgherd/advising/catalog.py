@@ -41,7 +41,7 @@ def read_server(connection: Looking, unseen: list[str]) -> Server:
     if disk is None:
         unseen.append("the disk's size: SQL does not tell it (--disk)")
     if row["in_herd"]:
-        unseen.append("other servers of the herd that this one belongs to: only its own shards were measured")
+        unseen.append("shards on other servers of this herd, if it has any: only this server was looked at")
     return Server(
         row["version"],
         row["pgvector"],

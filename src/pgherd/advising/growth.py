@@ -13,11 +13,11 @@ from ..errors import BadInput
 from .facts import Rates, VectorColumn
 
 DAY_S = 86_400.0
-LEAST_S = 60.0
-"""Counters that began later than this say nothing."""
+LEAST_S = DAY_S
+"""Counters that began later than this say nothing of a day."""
 SINCE_WEAKNESS = (
     "an average since the counters began: a bulk load counts as growth, and what happened before a crash is missing."
-    " Keep a --json report and compare with it (--since FILE)"
+    " Searches that pgherd advise made count, too. Keep a --json report and compare with it (--since FILE)"
 )
 SAMPLE_WEAKNESS = "a short look: the time of day decides; counters arrive up to a second late"
 REPORT_WEAKNESS = "an average between the two reports; nothing, if the counters were reset or a crash lost them"
@@ -42,7 +42,12 @@ def counters(columns: Sequence[VectorColumn], at: datetime) -> dict[str, Counter
 def since_beginning(now: Counters, began: datetime | None) -> Rates:
     """From what was counted since the server's statistics began."""
     if began is None or (now.at - began).total_seconds() < LEAST_S:
-        return Rates(None, None, "not known", "the server's statistics have only just begun: use --sample-s or --since")
+        return Rates(
+            None,
+            None,
+            "not known",
+            "the server's counters began less than a day ago: give --growth and --qps, or use --sample-s or --since",
+        )
     seconds = (now.at - began).total_seconds()
     grown = max(0, now.inserted - now.deleted)
     source = f"rows inserted less rows deleted since {began:%Y-%m-%d %H:%M} ({_long(seconds)})"

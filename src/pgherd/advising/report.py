@@ -20,7 +20,14 @@ MIN_RECALL = 0.9
 FEW_BLOCKS = 1000
 
 
-def advice_on(found: Survey, memory: int | None, disk: int | None, cores: int | None, qps: float | None) -> Advice:
+def advice_on(
+    found: Survey,
+    memory: int | None = None,
+    disk: int | None = None,
+    cores: int | None = None,
+    qps: float | None = None,
+    growth: float | None = None,
+) -> Advice:
     """The advice; what is given outright goes before what was measured. Raises BadInput when all tables are empty."""
     works = workloads(found)
     if not works:
@@ -28,6 +35,9 @@ def advice_on(found: Survey, memory: int | None, disk: int | None, cores: int | 
     if qps is not None:
         known = sum(w.qps or 0 for w in works)
         works = [replace(w, qps=qps * w.qps / known if known and w.qps else qps / len(works)) for w in works]
+    if growth is not None:
+        rows = sum(w.rows for w in works)
+        works = [replace(w, growth=growth * w.rows / rows) for w in works]
     advice = advise(works, machine(found, memory, disk, cores))
     return replace(advice, reasons=(*advice.reasons, *_observations(found, memory)))
 

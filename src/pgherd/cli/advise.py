@@ -12,12 +12,17 @@ from rich.markup import escape
 from ..advising.facts import Survey
 from ..advising.report import advice_on, measured
 from ..advising.survey import BUDGET_S, survey
+from ..drawing import Axis, Line, svg
 from ..errors import BadInput
 from ..model.schema import VectorType
-from ..planning.advice import Advice, Figure, Way, advise
+from ..planning.advice import SOON_DAYS, Advice, Figure, Way, advise
 from ..planning.outlook import Limit
 from ..planning.quantity import bytes_of, count_of
 from ..planning.workload import Machine, Workload
+from ..simulation.latency import LogNormal
+from ..simulation.simulate import CLIENT_US, Load, simulate
+from ..simulation.synthetic import Shape
+from . import simulate as simulated
 from .options import HomeOption, JsonOption
 from .output import err, out, print_json, size, table_of
 
@@ -53,16 +58,35 @@ def advise_command(
         Path | None, typer.Option(metavar="FILE", help="--dsn: growth since an earlier report (its --json).")
     ] = None,
     budget_s: Annotated[float, typer.Option(metavar="S", help="--dsn: how long searches may be tried.")] = BUDGET_S,
+    simulate_it: Annotated[
+        bool, typer.Option("--simulate", help="Work out a herd of many servers with these --rows.")
+    ] = False,
+    nodes: Annotated[int, typer.Option(metavar="N", help="--simulate: servers, up to 1,000.")] = 10,
+    shards: Annotated[int | None, typer.Option(metavar="N", help="--simulate: shards (2 a group).")] = None,
+    regions: Annotated[int, typer.Option(metavar="N", help="--simulate: regions that rows are pinned to.")] = 1,
+    replicas: Annotated[int, typer.Option(metavar="N", help="--simulate: servers a group.")] = 1,
+    latency: Annotated[
+        str | None, typer.Option(metavar="P50,P99", help="--simulate: milliseconds of one server, if you measured it.")
+    ] = None,
+    client_us: Annotated[
+        float, typer.Option(metavar="US", help="--simulate: microseconds a client needs for each server it asks.")
+    ] = CLIENT_US,
+    clients: Annotated[int, typer.Option(metavar="N", help="--simulate: processes that search.")] = 1,
+    rate: Annotated[str, typer.Option(metavar="SIZE", help="--simulate: bytes a second into one node.")] = "100MiB",
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw it into a file.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Should vectors be distributed, when, and how? From numbers, or from a database that is only looked at."""
+    """Should vectors be distributed, when, and how? From numbers, from a database, or for a herd on paper."""
     given = None if memory is None else bytes_of(memory), None if disk is None else bytes_of(disk)
+    if simulate_it and dsn is not None:
+        raise BadInput("--simulate works with numbers", hint="leave --dsn out; give --rows and --dim")
+    a_day = None if growth is None else count_of(growth)
     if dsn is not None:
-        if rows is not None or dim is not None or growth is not None:
-            raise BadInput("--dsn measures rows, dimensions and growth", hint="leave --rows, --dim and --growth out")
+        if rows is not None or dim is not None:
+            raise BadInput("--dsn measures rows and dimensions", hint="leave --rows and --dim out")
         found = survey(dsn, sample_s=sample_s, since=since, budget_s=budget_s, say=_say)
-        _show_all(advice_on(found, *given, cores, qps), found, json)
+        _show_all(advice_on(found, *given, cores, qps, a_day), found, plot, json)
         return
     if rows is None or dim is None:
         raise BadInput("advice needs numbers or a database", hint="give --rows and --dim, or --dsn")
@@ -72,25 +96,46 @@ def advise_command(
         kind = VectorType(type_name)
     except ValueError as error:
         raise BadInput(f"{type_name!r} is not a vector type", hint="one of: vector, halfvec, bit") from error
-    work = Workload(
-        count_of(rows),
-        dim,
-        kind,
-        m,
-        row_bytes,
-        qps,
-        query_ms,
-        None if growth is None else count_of(growth),
-        lists=lists,
-    )
-    _show_all(advise([work], Machine(bytes_of(MEMORY) if given[0] is None else given[0], given[1], cores)), None, json)
+    work = Workload(count_of(rows), dim, kind, m, row_bytes, qps, query_ms, a_day, lists=lists)
+    if simulate_it:
+        load = Load(_latency(latency), qps, clients, bytes_of(rate), client_us)
+        found_herd = simulate(Shape(nodes, regions, replicas, shards), work, load)
+        _draw(plot, simulated.picture(found_herd))
+        if json:
+            print_json(found_herd.as_json())
+        else:
+            simulated.show(found_herd)
+        return
+    machine = Machine(bytes_of(MEMORY) if given[0] is None else given[0], given[1], cores)
+    _show_all(advise([work], machine), None, plot, json)
+
+
+def _latency(text: str | None) -> LogNormal | None:
+    if text is None:
+        return None
+    try:
+        p50, p99 = map(float, text.split(","))
+    except ValueError as error:
+        raise BadInput(f"latency is {text!r}", hint="median and 99th percentile in ms, like 2,10") from error
+    return LogNormal(p50, p99)
+
+
+def _draw(plot: Path | None, text: str) -> None:
+    if plot is None:
+        return
+    try:
+        plot.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{plot} can't be written: {error.strerror}", hint="name another file in --plot") from error
+    err.print(f"drawn into {escape(str(plot))}")
 
 
 def _say(what: str) -> None:
     err.print(f"[dim]{escape(what)}[/]")
 
 
-def _show_all(advice: Advice, found: Survey | None, json: bool) -> None:
+def _show_all(advice: Advice, found: Survey | None, plot: Path | None, json: bool) -> None:
+    _draw(plot, _picture(advice))
     document = advice.as_json()
     for limit in document["limits"]:
         limit["date"] = _date(limit["days"])
@@ -202,9 +247,34 @@ def _limit(limit: Limit) -> list[Any]:
     return [limit.name, *amounts, f"{bar} {share:.0%}", _days(limit.days), _date(limit.days) or "–"]
 
 
+def _picture(advice: Advice) -> str:
+    """Bytes of each way to index over time, against the memory for pages."""
+    pages = next((x.room for x in advice.limits if x.name == "memory"), None)
+    rates = [(w, _rate(w, pages)) for w in advice.ways if w.servers == 1]
+    ends = [w.days for w in advice.ways if w.days and w.days <= FAR_DAYS]
+    end = min(max([2 * d for d in ends], default=SOON_DAYS), 10 * SOON_DAYS)
+    lines = [
+        Line(w.name, tuple((d, w.index_bytes + rate * d) for d in (0.0, end / 4, end / 2, 3 * end / 4, end)))
+        for w, rate in rates
+    ]
+    if pages is not None:
+        lines.append(Line("memory for pages of one server", ((0.0, pages), (end, pages)), level=True))
+    across = Axis("days from now", lambda v: f"{v:,.0f}")
+    return svg(
+        "Bytes of indexes over time against memory", across, Axis("bytes", lambda v: size(int(v)), step=2), lines
+    )
+
+
+def _rate(way: Way, pages: float | None) -> float:
+    """Bytes a day, from when the way's memory is full."""
+    return (pages - way.index_bytes) / way.days if pages is not None and way.days else 0.0
+
+
 def _days(days: float | None) -> str:
     if days is None:
         return "no end in sight"
+    if 0 < days < 1:
+        return "less than a day"
     return "now" if days <= 0 else "over 100 years" if days > FAR_DAYS else f"{days:,.0f} days"
 
 

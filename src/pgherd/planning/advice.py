@@ -17,6 +17,8 @@ from .workload import CPU_SHARE, KINDS, MEMORY_SHARE, Machine, Workload, check
 
 SOON_DAYS = 365
 """What runs out later than this is no reason to distribute now."""
+MAX_GROUPS = 1000
+"""What pgherd's planner was tried with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,7 @@ def _ways(outlook: Outlook, choices: Sequence[Choice]) -> Iterator[Way]:
 def _groups_for_a_year(outlook: Outlook, index: int) -> int:
     """Groups whose memory lasts ``SOON_DAYS`` more; 1 where that can't be told."""
     pages, rate = outlook.machine.pages, outlook.rate(index)
-    return 1 if pages is None else max(1, ceil((index + rate * SOON_DAYS) / pages))
+    return 1 if pages is None else min(MAX_GROUPS, ceil((index + rate * SOON_DAYS) / pages))
 
 
 def _answer(outlook: Outlook, limits: Sequence[Limit], choices: Sequence[Choice]) -> str:

@@ -248,26 +248,16 @@ def _limit(limit: Limit) -> list[Any]:
 
 
 def _picture(advice: Advice) -> str:
-    """Bytes of each way to index over time, against the memory for pages."""
+    """Bytes of each way to index on one server over time, against its memory for pages."""
     pages = next((x.room for x in advice.limits if x.name == "memory"), None)
-    rates = [(w, _rate(w, pages)) for w in advice.ways if w.servers == 1]
-    ends = [w.days for w in advice.ways if w.days and w.days <= FAR_DAYS]
-    end = min(max([2 * d for d in ends], default=SOON_DAYS), 10 * SOON_DAYS)
-    lines = [
-        Line(w.name, tuple((d, w.index_bytes + rate * d) for d in (0.0, end / 4, end / 2, 3 * end / 4, end)))
-        for w, rate in rates
-    ]
+    ways = [w for w in advice.ways if w.servers == 1]
+    end = min(max([1.5 * w.days for w in ways if w.days], default=SOON_DAYS), 3 * SOON_DAYS)
+    times = [end * i / 6 for i in range(7)]
+    lines = [Line(w.name, tuple((d, w.index_bytes + w.growth * d) for d in times)) for w in ways]
     if pages is not None:
         lines.append(Line("memory for pages of one server", ((0.0, pages), (end, pages)), level=True))
-    across = Axis("days from now", lambda v: f"{v:,.0f}")
-    return svg(
-        "Bytes of indexes over time against memory", across, Axis("bytes", lambda v: size(int(v)), step=2), lines
-    )
-
-
-def _rate(way: Way, pages: float | None) -> float:
-    """Bytes a day, from when the way's memory is full."""
-    return (pages - way.index_bytes) / way.days if pages is not None and way.days else 0.0
+    across, up = Axis("days from now", lambda v: f"{v:,.0f}"), Axis("bytes", lambda v: size(int(v)), step=2)
+    return svg("Bytes of indexes over time, against memory", across, up, lines)
 
 
 def _days(days: float | None) -> str:

@@ -43,11 +43,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What a change would give: index bytes on each server, days until its memory is full, its busy cores."""
+    """What a change would give: index bytes on each server and those that come a day (``growth``), days until its
+    memory is full, its busy cores."""
 
     name: str
     servers: int
     index_bytes: int
+    growth: float
     days: float | None
     cores: float | None
     note: str
@@ -98,6 +100,7 @@ class Advice:
                     "name": w.name,
                     "servers": w.servers,
                     "index_bytes": w.index_bytes,
+                    "bytes_a_day": w.growth,
                     "days": w.days,
                     "cores": w.cores,
                     "note": w.note,
@@ -217,33 +220,30 @@ def _cpu(works: Sequence[Workload]) -> Iterator[Figure]:
 
 
 def _ways(outlook: Outlook, choices: Sequence[Choice]) -> Iterator[Way]:
-    cores, pages = outlook.busy_cores, outlook.machine.pages
+    cores, first = outlook.busy_cores, choices[0]
+
+    def way(name: str, choice: Choice, groups: int, cores: float | None, note: str, copies: int = 1) -> Way:
+        total, days = choice.index.bytes, outlook.memory_days(choice.index.bytes, groups)
+        return Way(name, groups * copies, ceil(total / groups), outlook.rate(total) / groups, days, cores, note)
+
     for choice in choices:
-        name = choice.name if choice is not choices[0] else "as it is"
-        yield Way(name, 1, choice.index.bytes, outlook.memory_days(choice.index.bytes), cores, choice.note)
+        yield way(choice.name if choice is not first else "as it is", choice, 1, cores, choice.note)
     for choice in choices:
         groups = max(2, choice.servers, _groups_for_a_year(outlook, choice.index.bytes))
-        each = ceil(choice.index.bytes / groups)
-        days = outlook.memory_days(choice.index.bytes, groups)
-        what = "" if choice is choices[0] else f", {choice.name}"
-        if choice is choices[0] or choice.servers > 1:
+        if choice is first:
             note = "every search visits each group: at most the CPU of one server on each, less for smaller indexes"
-            yield Way(f"sharded over {groups} groups{what}", groups, each, days, cores, note)
-        if choice is choices[0]:
-            part = None if cores is None else cores / groups
+            yield way(f"sharded over {groups} groups", choice, groups, cores, note)
             note = "if a condition on the key goes with every search (a tenant, a region): it visits one group"
-            yield Way(f"placed by a key, {groups} groups", groups, each, days, part, note)
-        if pages is None:
-            break
+            part = None if cores is None else cores / groups
+            yield way(f"placed by a key, {groups} groups", choice, groups, part, note)
+        elif choice.servers > 1:
+            yield way(f"sharded over {groups} groups, {choice.name}", choice, groups, cores, choice.note)
     if cores is not None:
         room = (outlook.machine.cores or 0) * CPU_SHARE
         copies = max(1, ceil(cores / room) - 1) if room else 1
         note = "a whole copy each: they divide CPU, not memory or disk, and take over when the server dies"
-        index = choices[0].index.bytes
-        plural = "s" if copies > 1 else ""
-        yield Way(
-            f"{copies} read replica{plural}", copies + 1, index, outlook.memory_days(index), cores / (copies + 1), note
-        )
+        name = f"{copies} read replica{'s' if copies > 1 else ''}"
+        yield way(name, first, 1, cores / (copies + 1), note, copies + 1)
 
 
 def _groups_for_a_year(outlook: Outlook, index: int) -> int:

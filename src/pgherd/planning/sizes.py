@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice, repeat
 from math import ceil
 
@@ -42,6 +43,7 @@ def raw_bytes(rows: int, dim: int, kind: VectorType) -> Size:
     return Size(rows * each, f"{rows:,} rows x {dim:,} x {unit} B")
 
 
+@lru_cache(maxsize=256)
 def heap_bytes(rows: int, dim: int, kind: VectorType, other: int) -> Size:
     """The table with its TOAST, for rows of one vector and ``other`` bytes; vectors are not compressed (EXTERNAL)."""
     value = value_bytes(dim, kind)
@@ -61,6 +63,7 @@ def heap_bytes(rows: int, dim: int, kind: VectorType, other: int) -> Size:
     return Size(main + toast + index, formula)
 
 
+@lru_cache(maxsize=256)
 def hnsw_bytes(rows: int, dim: int, kind: VectorType, m: int) -> Size:
     """An HNSW index that was just built."""
     value = value_bytes(dim, kind)

@@ -52,13 +52,16 @@ class Shape:
             ("nodes", self.nodes, 1, MAX_NODES),
             ("replicas", self.replicas, 1, 7),
             ("regions", self.regions, 1, max(1, self.groups)),
-            ("shards", self.shards or 1, 1, MAX_SHARDS),
+            ("shards", 1 if self.shards is None else self.shards, 1, MAX_SHARDS),
             ("rows", rows, 1, MAX_ROWS),
         ):
             if not low <= value <= high:
                 raise BadInput(f"{what} is {value:,}", hint=f"{low:,} to {high:,}")
         if self.nodes % self.replicas:
-            raise BadInput(f"{self.nodes} nodes can't be shared out among groups of {self.replicas}")
+            raise BadInput(
+                f"{self.nodes} nodes can't be shared out among groups of {self.replicas}",
+                hint="make nodes a multiple of replicas",
+            )
 
 
 def groups_of(shape: Shape, first: int, count: int) -> tuple[Group, ...]:

@@ -60,7 +60,7 @@ def test_a_thousand_groups_and_ten_billion_rows() -> None:
     shape = Shape(1000, shards=4000)
     topology, sizes = synthetic(shape, Workload(10**10, 768))
     assert len(topology.homes) == 4000
-    assert sum(sizes.values()) == pytest.approx((WORK.table.bytes + WORK.index().bytes) * 10**4, rel=0.001)
+    assert sum(sizes.values()) == pytest.approx((WORK.table.bytes + WORK.index().bytes) * 10**4, rel=0.01)
     grown = replace(topology, groups=(*topology.groups, *groups_of(shape, 1001, 1000)))
     moves = rebalance(grown, sizes)
     assert len(moves) == 2000

@@ -248,14 +248,16 @@ def _estimated(
 ) -> tuple[float | None, float | None, str]:
     """From how many rows of some blocks are at least as near as the farthest that was found.
 
-    If r rows are, and k were found, k / r of the r nearest were found. A share p of the table shows p x r of them.
+    If r rows are, and k were found, k / r of the r nearest were found; a share p of the table shows p x r of them.
+    Questions whose answers are lost in another part of the graph have an r of any size, so they count on their own;
+    the others are taken together, since one alone shows hardly a row.
     """
     left = deadline - time.monotonic()
     share = min(1.0, max(0.0, left) / 2 / max(scan_s, 1e-9) / len(found))
     if share <= 0:
         return None, None, "not measured: no time was left"
     query = search.sampled(100 * share)
-    near = seen = 0
+    shown: list[tuple[float, int]] = []
     for question, answer in zip(asked, found, strict=False):
         left = deadline - time.monotonic()
         if left <= 0:
@@ -263,9 +265,21 @@ def _estimated(
         if answer.distances:
             limit_s(connection, left)
             row = connection.execute(query, [question, answer.distances[-1]]).fetchone()
-            near, seen = near + (row["n"] if row else 0), seen + len(answer.distances)
+            shown.append((len(answer.distances) * share, row["n"] if row else 0))
+    recall, error, near = estimate(shown)
     if near < LEAST_HITS:
         why = f"not measured: reading every row takes about {scan_s:.0f} s a question, and a sample showed too little"
         return None, None, why
-    recall = min(1.0, seen * share / near)
-    return recall, recall / sqrt(near), f"estimated from {share:.2%} of the table's blocks"
+    return recall, error, f"estimated from {share:.2%} of the table's blocks, {len(shown)} questions"
+
+
+def estimate(shown: Sequence[tuple[float, int]]) -> tuple[float, float, int]:
+    """Recall, its standard error, and the rows it rests on: of each question how many it should show, and how many."""
+    lost = [(e, n) for e, n in shown if n > e + 3 * sqrt(e) + 3]
+    rest = [(e, n) for e, n in shown if n <= e + 3 * sqrt(e) + 3]
+    near, due = sum(n for _, n in rest), sum(e for e, _ in rest)
+    pooled = min(1.0, due / near) if near else 1.0
+    total = pooled * len(rest) + sum(e / n for e, n in lost)
+    part = len(lost) / max(1, len(shown))
+    error = sqrt(pooled**2 / max(1, near) + part * (1 - part) / max(1, len(shown)))
+    return total / max(1, len(shown)), error, near + sum(n for _, n in lost)

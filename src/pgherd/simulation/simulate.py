@@ -111,7 +111,7 @@ def _figures(
     each = total / groups
     table, index = work.table, work.index()
     found = [
-        Figure("bytes of all shards", total, "B", f"table {table.bytes:,} B + index {index.bytes:,} B"),
+        Figure("bytes of all shards", total, "B", f"table {table.bytes:,} B + index {index.bytes:,} B + primary key"),
         Figure("bytes of a shard", total / len(sizes), "B", f"{total:,} B / {len(sizes):,} shards"),
         Figure("bytes of a group", each, "B", f"{total:,} B / {groups:,} groups"),
         Figure(

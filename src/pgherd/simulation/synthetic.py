@@ -29,6 +29,8 @@ MAX_NODES = 1000
 MAX_ROWS = 10**10
 MAX_SHARDS = 64_000
 TABLE = Name("public", "item")
+KEY_BYTES = 20 / 0.9
+"""A bigint primary key: 16 B and a line pointer an entry, pages 90 % full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,11 @@ def synthetic(shape: Shape, work: Workload) -> tuple[Topology, dict[str, int]]:
 
 
 def weigh(topology: Topology, work: Workload, seed: int) -> dict[str, int]:
-    """Bytes of every shard, table and index, by ``Name.sql``."""
+    """Bytes of every shard, table, index and primary key, by ``Name.sql``."""
     names = list(topology.homes)
     rng = np.random.default_rng(seed)
     rows = rng.multinomial(work.rows, np.full(len(names), 1 / len(names)))
-    each = (work.table.bytes + work.index().bytes) / work.rows
+    each = (work.table.bytes + work.index().bytes) / work.rows + KEY_BYTES
     return {name: int(n * each) for name, n in zip(names, rows.tolist(), strict=True)}
 
 

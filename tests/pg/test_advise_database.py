@@ -246,6 +246,8 @@ def test_what_is_wrong_with_a_dsn_is_said(databases: dict[str, str]) -> None:
     assert "GRANT SELECT ON" in refused.value.hint
     with pytest.raises(GroupUnavailable, match="no server of the DSN answers"):
         survey("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(BadInput, match=r"refused the login: database .* does not exist"):
+        survey(make_conninfo(databases["full"], dbname="nosuch"))
     with pytest.raises(BadInput, match="not a libpq connection string"):
         survey("a dsn=of no kind at all")
     with pytest.raises(BadInput, match="sample-s"):

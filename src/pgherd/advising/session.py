@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,6 +22,8 @@ Looking = psycopg.Connection[dict[str, Any]]
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_MS = 500
 STATEMENT_TIMEOUT_S = 30.0
+_FATAL = re.compile(r"FATAL:\s+(.+)")
+"""What a server says when it lets nobody in; libpq passes it on as text."""
 
 
 @cache
@@ -53,11 +56,13 @@ def _connect(dsn: str) -> Looking:
             dsn, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True, prepare_threshold=None, row_factory=dict_row
         )
     except psycopg.Error as error:
+        said = _FATAL.search(str(error))
+        if said is not None:
+            hint = "check database, user and password of the DSN"
+            raise BadInput(f"the server refused the login: {said[1]}", hint=hint) from error
         if error.sqlstate is None:
-            raise GroupUnavailable(
-                "no server of the DSN answers, or it refused the login",
-                hint="check host, port, database, user and password of the DSN",
-            ) from error
+            hint = "check host and port of the DSN, and that the server runs"
+            raise GroupUnavailable("no server of the DSN answers", hint=hint) from error
         raise refused(error, "connecting") from error
     try:
         # Set after connecting, since poolers refuse such options in the DSN.

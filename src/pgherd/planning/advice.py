@@ -262,7 +262,12 @@ def _answer(outlook: Outlook, limits: Sequence[Limit], choices: Sequence[Choice]
             return "No need to distribute: nothing runs out at present growth"
         return "No need to distribute now: it fits. How long it will depends on its growth (--growth ROWS a day)"
     smaller = next((c for c in choices[1:] if 0 < c.servers < choices[0].servers), None)
-    cheap = f"; {smaller.name} would put it off" if smaller is not None and first.name == "memory" else ""
+    remedies = {
+        "memory": f"; {smaller.name} would put it off" if smaller is not None else "",
+        "disk": "; sharding divides it",
+        "CPU": "; read replicas divide it, or rows placed by a key that searches name",
+    }
+    cheap = remedies[first.name]
     if first.days <= 0:
         return f"Yes, now: {first.name} has run out{cheap}"
     when = f"{first.name} runs out in {first.days:,.0f} days at present growth"

@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pgherd
 from pgherd import dialect
 from pgherd.client import connect_async
 from pgherd.elastic import rebalance_plan
+from pgherd.errors import LocalServerError
 from pgherd.local.herd import LocalHerd
 from pgherd.model.placement import Label
 from pgherd.model.topology import EngineName
@@ -73,7 +75,8 @@ def measure(data: Corpus, servers: int, questions: int) -> dict[str, Any]:
             latency = fan_out(herd, data, servers, questions)
         return {"servers": servers, "bytes": moved, "latency": latency}
     finally:
-        local.destroy()
+        with suppress(LocalServerError):  # what was measured is not lost because files are still in use
+            local.destroy()
         shutil.rmtree(base, ignore_errors=True)
 
 

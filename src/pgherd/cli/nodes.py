@@ -18,8 +18,8 @@ from ..engines.conduct import JOBS, Conduct
 from ..herdfile import default_home
 from ..local.herd import LocalHerd
 from ..model.placement import Label
-from ..planning.advice import bytes_of
 from ..planning.plan import Plan
+from ..planning.quantity import bytes_of
 from ..planning.rebalance import Move
 from ..status import status_of
 from .options import DsnOption, HomeOption, JsonOption

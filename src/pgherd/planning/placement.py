@@ -164,12 +164,15 @@ def homes_of(table: Table, schema: Schema, groups: tuple[Group, ...], known: dic
     load = Counter(known.values())
     counterparts = _counterparts(table, schema, known)
     found: dict[str, GroupId] = {}
+    allowed: dict[str | None, tuple[Group, ...]] = {}
     for ancestors, leaf in leaves(table.partitions):
         name = _space_of(table, ancestors, leaf)
         if leaf.name.sql in known:
             found[leaf.name.sql] = known[leaf.name.sql]
             continue
-        choices = eligible(groups, space(name))
+        if name not in allowed:
+            allowed[name] = eligible(groups, space(name))
+        choices = allowed[name]
         beside = counterparts.get(_path(ancestors, leaf))
         if beside is not None and any(g.name == beside for g in choices):
             home = beside

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..errors import ChangeRefused
 from ..model.names import Name
 from ..model.schema import TableKind
-from ..model.topology import Group, GroupId, Shard, Topology
+from ..model.topology import GroupId, Shard, Topology
+from .balance import Balance, Weight
 from .placement import serves
 
 TOLERANCE = 0.05
@@ -42,23 +43,9 @@ def rebalance(topology: Topology, sizes: Mapping[str, int]) -> tuple[Move, ...]:
     """
     units = units_of(topology, sizes)
     load = loads(topology, units)
-    mean = sum(load.values()) / len(load)
-    moves: list[Move] = []
-    while True:
-        options = (
-            (unit.bytes * (load[unit.home] - load[group] - unit.bytes), unit, group)
-            for unit in units
-            for group in unit.choices
-            if 2 * min(unit.bytes, load[unit.home] - load[group] - unit.bytes) > TOLERANCE * mean
-        )
-        best = max(options, key=lambda o: (o[0], -o[1].bytes, o[1].shards[0].name, o[2]), default=None)
-        if best is None:
-            return tuple(moves)
-        _, unit, target = best
-        moves.append(_move(unit, target))
-        load[unit.home] -= unit.bytes
-        load[target] += unit.bytes
-        units = [u for u in units if u is not unit]
+    weights = [Weight(u.bytes, u.shards[0].name, u.home, u.choices) for u in units]
+    balance = Balance(weights, load, TOLERANCE * sum(load.values()) / len(load))
+    return tuple(_move(units[i], target) for i, target in iter(balance.pop, None))
 
 
 def drain(topology: Topology, sizes: Mapping[str, int], group: GroupId) -> tuple[Move, ...]:
@@ -121,14 +108,18 @@ def units_of(topology: Topology, sizes: Mapping[str, int]) -> list[Unit]:
         if table.kind is TableKind.DISTRIBUTED:
             for shard in topology.shards(table):
                 together.setdefault((tied[table.name], repr([lv.bound for lv in shard.path])), []).append(shard)
-    return [_unit(topology, shards, sizes) for shards in together.values()]
+    allowed: dict[frozenset[str], tuple[GroupId, ...]] = {}
+    units = []
+    for shards in together.values():
+        names = frozenset(s.tablespace for s in shards if s.tablespace)
+        if names not in allowed:
+            allowed[names] = _choices(topology, names)
+        weight = sum(sizes.get(s.relation.sql, 1) for s in shards)
+        units.append(Unit(tuple(shards), shards[0].home, weight, allowed[names]))
+    return units
 
 
-def _unit(topology: Topology, shards: list[Shard], sizes: Mapping[str, int]) -> Unit:
-    spaces = [topology.schema.tablespace(s.tablespace) if s.tablespace else None for s in shards]
-
-    def allowed(group: Group) -> bool:
-        return all(serves(group, space) for space in spaces)
-
-    choices = tuple(g.name for g in topology.groups if allowed(g))
-    return Unit(tuple(shards), shards[0].home, sum(sizes.get(s.relation.sql, 1) for s in shards), choices)
+def _choices(topology: Topology, tablespaces: frozenset[str]) -> tuple[GroupId, ...]:
+    """The groups that all of these tablespaces allow."""
+    spaces = [topology.schema.tablespace(name) for name in tablespaces]
+    return tuple(g.name for g in topology.groups if all(serves(g, space) for space in spaces))

@@ -1,13 +1,14 @@
 """How many bytes PostgreSQL and pgvector store for vectors: their page layouts, worked out. Pure.
 
-Source: PostgreSQL 18 manual, 66.2 TOAST and 66.6 Database Page Layout; heaptoast.h; pgvector 0.8, src/hnsw.h and
-CreateGraphPages in src/hnswbuild.c.
+Source: PostgreSQL 18 manual, 66.2 TOAST and 66.6 Database Page Layout; heaptoast.h; indextuple.c; pgvector 0.8,
+src/hnsw.h, CreateGraphPages in src/hnswbuild.c, src/ivfflat.h and src/ivfbuild.c.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice, repeat
 from math import ceil
 
@@ -16,6 +17,7 @@ from ..model.schema import VectorType
 PAGE = 8192
 HEAP_ROOM = PAGE - 24
 HNSW_ROOM = PAGE - 24 - 8
+IVFFLAT_ROOM = PAGE - 24 - 8
 BTREE_ROOM = (PAGE - 24 - 16) * 0.9
 TOAST_THRESHOLD = 2032
 CHUNK = 1996
@@ -41,6 +43,7 @@ def raw_bytes(rows: int, dim: int, kind: VectorType) -> Size:
     return Size(rows * each, f"{rows:,} rows x {dim:,} x {unit} B")
 
 
+@lru_cache(maxsize=256)
 def heap_bytes(rows: int, dim: int, kind: VectorType, other: int) -> Size:
     """The table with its TOAST, for rows of one vector and ``other`` bytes; vectors are not compressed (EXTERNAL)."""
     value = value_bytes(dim, kind)
@@ -60,6 +63,7 @@ def heap_bytes(rows: int, dim: int, kind: VectorType, other: int) -> Size:
     return Size(main + toast + index, formula)
 
 
+@lru_cache(maxsize=256)
 def hnsw_bytes(rows: int, dim: int, kind: VectorType, m: int) -> Size:
     """An HNSW index that was just built."""
     value = value_bytes(dim, kind)
@@ -73,13 +77,18 @@ def hnsw_bytes(rows: int, dim: int, kind: VectorType, m: int) -> Size:
 
 
 def ivfflat_bytes(rows: int, dim: int, kind: VectorType, lists: int) -> Size:
-    """An IVFFlat index that was just built; lists of equal length."""
+    """An IVFFlat index that was just built: the lists' centres, and for each list pages of its own."""
     value = value_bytes(dim, kind)
-    entry = _aligned(8 + value) + 4
-    each = max(1, ceil(ceil(rows / lists) / max(1, HNSW_ROOM // entry)))
-    centres = ceil(lists / max(1, HNSW_ROOM // (_aligned(12 + value) + 4)))
-    formula = f"{lists:,} lists x {each:,} pages of {HNSW_ROOM // entry} entries (8 + {value:,} + 4), and their centres"
-    return Size(PAGE * (1 + centres + lists * each), formula)
+    inline = value - 3 if value - 3 < 127 else value
+    entry = _aligned(8 + inline)
+    each = max(1, IVFFLAT_ROOM // (entry + 4))
+    centres = ceil(lists / max(1, IVFFLAT_ROOM // (_aligned(8 + value) + 4)))
+    entries = max(lists, ceil(rows / each + lists / 2))
+    formula = (
+        f"{rows:,} rows / {each} a page ({entry:,} entry (8 + {inline:,}) + 4 line pointer, in {IVFFLAT_ROOM} B)"
+        f" + half a page for each of {lists:,} lists + {centres:,} pages of centres"
+    )
+    return Size((1 + centres + entries) * PAGE, formula)
 
 
 def value_bytes(dim: int, kind: VectorType) -> int:

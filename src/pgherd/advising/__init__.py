@@ -1,0 +1,1 @@
+"""Advice on a database that exists: measured without changing anything in it."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 import pgherd
 from pgherd import dialect, herdfile
@@ -17,6 +18,10 @@ from pgherd.model.topology import EngineName
 from pgherd.sync import Herd
 
 Apply = Callable[[str], None]
+
+# How fast a machine is says nothing about what is tested.
+settings.register_profile("pgherd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pgherd")
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_the_first_group_leaves_while_clients_go_on(home: Path, capsys: pytest.C
         assert "one" not in (home / "pgpass").read_text()
         check_complete(home, "two")
         # This client has only ever heard of both.
-        assert table.upsert([{"id": 1, "m": "bad", "v": [0, 0]}, {"id": 2, "m": "bad", "v": [0, 0]}]) == 2
+        assert table.upsert([{"id": i, "m": "bad", "v": [9, 1]} for i in (1, 1025)]) == 2
         assert old.table("country").upsert({"code": "it", "name": "Italia"}) == 1
         assert old.sql("SELECT name FROM country WHERE code = 'it'") == [{"name": "Italia"}]
         assert len(table.search([1, 1], k=200, exact=True)) == 200

@@ -83,7 +83,8 @@ def plan_of(herd: Herd, target: str, *shards: str) -> Plan:
 
 def ask(home: Path, group: str, query: str) -> list[Any]:
     with psycopg.connect(herdfile.read(home).dsn(home, group), autocommit=True) as connection:
-        return connection.execute(query).fetchall()  # type: ignore[call-overload, no-any-return]
+        done = connection.execute(query)  # type: ignore[call-overload]
+        return done.fetchall() if done.description is not None else []
 
 
 def check_nothing_left(home: Path) -> None:
@@ -269,6 +270,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_a_full_disk_undoes_the_move_and_names_the_target(home: Path, small_disk: Path) -> None:
+    dbname = herdfile.read(home).dbname
     with pgherd.connect(home=home) as herd:
         apply(herd, DOC.replace("vector(8)", "vector(256)").replace("CREATE INDEX", "-- CREATE INDEX"))
         source = herd.topology.homes["public.doc_0"]
@@ -277,24 +279,23 @@ def test_a_full_disk_undoes_the_move_and_names_the_target(home: Path, small_disk
         for first in range(0, 40_000, 10_000):
             vectors = rng.standard_normal((10_000, 256)).astype(np.float32)
             herd.table("doc").insert([{"id": first + i, "n": i, "v": v} for i, v in enumerate(vectors)])
-        dbname = herdfile.read(home).dbname
-        herd.sql(f"CREATE TABLESPACE little LOCATION '{small_disk}'", region=target)
-        try:
-            herd.sql(f"ALTER DATABASE {dbname} SET default_tablespace = little", region=target)
-            herd._inner.engine._pools._pools.clear()  # type: ignore[attr-defined]  # sessions read that as they begin
+    ask(home, target, f"CREATE TABLESPACE little LOCATION '{small_disk}'")
+    try:
+        ask(home, target, f"ALTER DATABASE {dbname} SET default_tablespace = little")
+        with pgherd.connect(home=home) as herd:
             with pytest.raises(ServerRefused, match=f"group {target} has no room left for doc_0") as refused:
                 herd.execute(plan_of(herd, target, "doc_0"))
             assert "source is as it was" in refused.value.hint
             assert herd.topology.homes["public.doc_0"] == source
             check_nothing_left(home)
             assert herd.sql("SELECT count(*) FROM doc") == [{"count": 40_000}]
-            herd.sql(f"ALTER DATABASE {dbname} RESET default_tablespace", region=target)
-            herd._inner.engine._pools._pools.clear()  # type: ignore[attr-defined]
+        ask(home, target, f"ALTER DATABASE {dbname} RESET default_tablespace")
+        with pgherd.connect(home=home) as herd:
             herd.execute(plan_of(herd, target, "doc_0"))
             assert herd.sql("SELECT count(*) FROM doc") == [{"count": 40_000}]
-        finally:
-            herd.sql(f"ALTER DATABASE {dbname} RESET default_tablespace", region=target)
-            herd.sql("DROP TABLESPACE little", region=target)
+    finally:
+        ask(home, target, f"ALTER DATABASE {dbname} RESET default_tablespace")
+        ask(home, target, "DROP TABLESPACE little")
 
 
 # stopped, and run twice
@@ -308,7 +309,8 @@ def test_ctrl_c_undoes_what_is_under_way_and_a_second_change_is_refused_at_once(
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
         try:
-            eventually(lambda: ask(home, "a", "SELECT FROM pg_stat_progress_copy"), "rows are being copied")
+            copying = "SELECT FROM pg_stat_progress_copy WHERE datname = current_database()"
+            eventually(lambda: any(ask(home, g, copying) for g in ("b", "c")), "rows are being copied", 120)
             with pytest.raises(HerdBusy, match=rf"pgherd moves pid {running.pid} on .*, since \d{{4}}-\d\d-\d\d"):
                 herd.execute(plan_of(herd, "c", "doc_0"))
             running.send_signal(signal.SIGINT)

@@ -15,6 +15,7 @@ from .. import members
 from ..client import AsyncHerd, connect_async
 from ..elastic import By, drain_plan, rebalance_plan
 from ..engines.conduct import JOBS, Conduct
+from ..errors import BadInput
 from ..herdfile import default_home
 from ..local.herd import LocalHerd
 from ..model.placement import Label
@@ -185,6 +186,8 @@ async def _change(
 
 def _conduct(jobs: int, max_rate: str | None) -> Conduct:
     rate = None if max_rate is None else bytes_of(max_rate.strip().removesuffix("/s"))
+    if rate == 0:
+        raise BadInput("at a rate of 0 nothing would move", hint="leave --max-rate out, or give a rate like 20MB")
     return Conduct(jobs, rate)
 
 

@@ -16,6 +16,7 @@ from ..model.schema import ObjectKind, TableKind
 from ..model.topology import GroupId, Topology
 from .compile import linked_sequence, server_name
 from .finish import finish
+from .move import READERS_S
 from .placement import serves
 from .plan import BRIEFLY, Phase, Plan, Step
 
@@ -55,13 +56,14 @@ def plan_leave(topology: Topology, group: GroupId) -> Plan:
     check_empty(topology, group)
     rest = tuple(g for g in topology.groups if g.name != group)
     target = replace(topology, generation=topology.generation + 1, groups=rest)
+    wait = Step("await_readers", group, (group,), f"SELECT pgherd.await_readers(NULL, {READERS_S})")
     steps = (*_forget(topology, group), _unlink(tuple(g.name for g in rest), group))
     notes = tuple(
         f"no group that is left serves tablespace {space.name!r}; no table uses it now"
         for space in topology.schema.tablespaces
         if serves(topology.group(group), space) and not any(serves(g, space) for g in rest)
     )
-    return Plan(topology.generation, (Phase((), (*steps, *finish(topology, target)), target),), notes)
+    return Plan(topology.generation, (Phase((wait,), (*steps, *finish(topology, target)), target),), notes)
 
 
 def _forget(topology: Topology, group: GroupId) -> Iterator[Step]:

@@ -21,6 +21,8 @@ from ..failures import talking_to
 from .pools import Pools
 
 CHUNK_BYTES = 1 << 18
+TRAILER = b"\xff\xff"
+"""The last message of COPY's binary format (PostgreSQL 18 manual, COPY, "Binary Format")."""
 SETTLED = (ExecStatus.COMMAND_OK, ExecStatus.COPY_OUT)
 
 
@@ -63,18 +65,18 @@ async def pipe(
     with talking_to(taker, what):
         async with taking.cursor() as cursor:
             async with cursor.copy(into) as copy:
-                async for chunk, messages in _chunks(giver, giving, out):
+                async for chunk, more in _chunks(giver, giving, out):
                     await bucket.take(len(chunk))
                     await copy.write(chunk)
                     if await _has_failed(pools, taker, taking):
                         break  # leaving the block ends the COPY, which raises what the server said
-                    size, rows = size + len(chunk), rows + messages
+                    size, rows = size + len(chunk), rows + more
                     heard(size, rows)
             return size, max(cursor.rowcount, 0)
 
 
 async def _chunks(giver: str, connection: Connection, out: sql.Composed) -> AsyncIterator[tuple[bytes, int]]:
-    """What a COPY TO STDOUT gives, in large pieces, with the number of messages (rows, nearly) in each."""
+    """What a COPY TO STDOUT gives, in large pieces, with the number of rows in each: a message is a row."""
     pgconn = connection.pgconn
     with talking_to(giver, "reading rows"):
         pgconn.send_query(out.as_bytes(connection))
@@ -96,7 +98,8 @@ async def _chunks(giver: str, connection: Connection, out: sql.Composed) -> Asyn
                 parts.append(data)
                 size += count
         if parts and (count < 0 or size >= CHUNK_BYTES):
-            yield b"".join(parts), len(parts)
+            rows = len(parts) - (parts[-1] == TRAILER)
+            yield b"".join(parts), rows
             parts, size = [], 0
         if count < 0:
             break

@@ -4,7 +4,10 @@ DO $$
 DECLARE
     role name := 'pgherd_link_' || current_database();
 BEGIN
-    IF to_regclass('pgherd.topology') IS NULL OR EXISTS (SELECT FROM pgherd.topology) THEN
+    IF to_regclass('pgherd.topology') IS NULL THEN
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM pgherd.topology) THEN
         RETURN;
     END IF;
     DROP SCHEMA IF EXISTS pgherd_aside CASCADE;

@@ -32,16 +32,18 @@ BEGIN
 END $$;
 
 -- Target: a client that still takes this group for the shard's home would read the table that fills under its name. Clients
--- look for a newer topology before they read, at most every other second, so wait until none can be that far behind.
+-- look for a newer topology before they read, at most every other second, so wait until none can be that far behind. A
+-- group that leaves waits the same for whatever was at home there (no shard named).
 CREATE OR REPLACE FUNCTION pgherd.await_readers(shard text, seconds double precision) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     left_at timestamptz;
 BEGIN
     SELECT max(ended) INTO left_at
-    FROM (SELECT document -> 'homes' ->> shard AS home, lead(applied_at) OVER (ORDER BY generation) AS ended
-          FROM pgherd.topology) past
-    WHERE home = (SELECT group_name FROM pgherd.self);
+    FROM (SELECT document -> 'homes' AS homes, lead(applied_at) OVER (ORDER BY generation) AS ended
+          FROM pgherd.topology) past, pgherd.self
+    WHERE CASE WHEN shard IS NULL THEN EXISTS (SELECT FROM jsonb_each_text(homes) WHERE value = group_name)
+        ELSE homes ->> shard = group_name END;
     PERFORM pg_sleep(greatest(0, extract(epoch FROM left_at - clock_timestamp())::double precision + seconds))
     WHERE left_at IS NOT NULL;
 END $$;

@@ -76,7 +76,7 @@ def check(table: HerdTable, asked: list[Any], where: str, matching: int) -> None
 def test_a_narrow_condition_reads_its_rows_straight_away(herd: Herd) -> None:
     table = herd.table("doc")
     asked: list[str] = []
-    for where, exact in (("anywhere < 20", True), ("anywhere < 10000", False), ("nearness < 10000", False)):
+    for where, exact in (("anywhere < 21", True), ("anywhere < 9999", False), ("nearness < 9999", False)):
         table.search(FAR, K, where=where)
         asked += [where] * exact
         for matching in known(table, where):

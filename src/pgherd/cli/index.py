@@ -12,6 +12,7 @@ from rich.markup import escape
 from ..client import connect_async
 from ..errors import BadInput
 from ..search.request import DEFAULT_RECALL
+from ..tuning.building import Build, builds
 from ..tuning.calibrate import SAMPLE
 from ..tuning.picture import svg
 from ..tuning.report import index_status, tuned
@@ -39,10 +40,14 @@ def status(
     table: TableArgument = None, home: HomeOption = None, dsn: DsnOption = None, json: JsonOption = False
 ) -> None:
     """Show each shard's vector indexes: parameters, size, rows, and what was measured of them."""
-    entries = asyncio.run(_status(table, home, dsn))
+    entries, building = asyncio.run(_status(table, home, dsn))
     if json:
-        print_json({"indexes": entries})
+        print_json({"indexes": entries, "building": [b.as_json() for b in building]})
         return
+    for build in building:
+        share = "" if build.share is None else f" {build.share:.0%}"
+        what = escape(build.index or build.relation)
+        out.print(f"[yellow]building[/] {what} on {build.group}: {escape(build.phase)}{share}, {build.seconds:.0f} s")
     if not entries:
         out.print("no vector indexes: [bold]pgherd index create TABLE COLUMN[/]")
         return
@@ -92,9 +97,10 @@ def _alike(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-async def _status(table: str | None, home: Path | None, dsn: str | None) -> list[dict[str, Any]]:
+async def _status(table: str | None, home: Path | None, dsn: str | None) -> tuple[list[dict[str, Any]], list[Build]]:
     async with connect_async(dsn, home=home) as herd:
-        return await index_status(herd.engine, herd.topology.table(table) if table else None)
+        entries = await index_status(herd.engine, herd.topology.table(table) if table else None)
+        return entries, await builds(herd.engine, [g.name for g in herd.topology.groups])
 
 
 def _effort(entry: dict[str, Any]) -> str | None:

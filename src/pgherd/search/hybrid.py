@@ -88,7 +88,7 @@ def _near(shape: Shape, relation: Name, number: int, exact: bool, via: Via | Non
     distance = distance_sql(shape)
     conditions = [shape.condition] if shape.condition else []
     # The index gives the order only to the bare operator; an exact scan can break ties by key as well.
-    order = ", ".join([f"{distance} + 0", *_keys(shape)]) if exact else distance
+    order = ", ".join([f"{distance} + 0", *_keys(shape)]) if exact or via else distance
     source = source_sql(shape, relation, conditions, None if exact else via)
     return _select(shape, NEAR, distance, number, source, order)
 

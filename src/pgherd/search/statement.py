@@ -66,7 +66,8 @@ def _shard_select(shape: Shape, relation: Name, number: int, exact: bool, via: V
         conditions += [f"{distance} >= %(pgherd_after)s", _not_seen(shape)]
     columns = "".join(", " + escaped(quote_ident(n)) for n, _ in (*shape.columns, *shape.key))
     source = source_sql(shape, relation, conditions, None if exact else via)
-    order = f"{distance} + 0" if exact else distance
+    # Ranked outside, rows must not be taken in the order that the index scan claims to give.
+    order = f"{distance} + 0" if exact or via else distance
     return f"SELECT {distance}, {number}::int2{columns} FROM {source} ORDER BY {order} LIMIT {shape.k}"
 
 

@@ -22,8 +22,13 @@ def new_password() -> str:
 
 def write(path: Path, servers: Iterable[tuple[str, int]], user: str, password: str) -> None:
     """Write one line per (host, port), good for every database."""
-    lines = (":".join((_escaped(host), str(port), "*", _escaped(user), _escaped(password))) for host, port in servers)
-    write_atomically(path, "".join(f"{line}\n" for line in lines), mode=0o600)
+    lines = (entry(host, str(port), "*", user, password) for host, port in servers)
+    write_atomically(path, "".join(lines), mode=0o600)
+
+
+def entry(host: str, port: str, dbname: str, user: str, password: str) -> str:
+    """A line of the file; ``*`` stands for any host, port or database."""
+    return ":".join(map(_escaped, (host, port, dbname, user, password))) + "\n"
 
 
 def lookup(path: Path, host: str, port: int, dbname: str, user: str) -> str | None:

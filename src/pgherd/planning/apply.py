@@ -12,6 +12,7 @@ from .compile import Compiler
 from .diff import AddEnumValue, Change, Create, diff, merge
 from .placement import check_homes, expand, homes_of
 from .plan import Phase, Plan, Step, Traits
+from .readers import reader_steps
 from .search_function import search_functions
 
 UNENFORCED = "one server holds everything: tablespaces are recorded, and will place rows once there are several servers"
@@ -76,7 +77,7 @@ def _indexes_of_old_tables(current: Schema, changes: list[Change]) -> list[Index
 
 
 def finish(before: Topology, after: Topology) -> Iterator[Step]:
-    """What follows from the new topology as a whole: search functions, and the shards' privileges and policies."""
+    """What follows from the new topology as a whole: search functions, privileges and policies of shards, readers."""
     everywhere = tuple(g.name for g in after.groups)
     old = {name: text for t in before.schema.tables for name, text in search_functions(before, t)}
     for table in after.schema.tables:
@@ -85,3 +86,4 @@ def finish(before: Topology, after: Topology) -> Iterator[Step]:
                 sql = f"SELECT pgherd.drop_function('{name}');\n{text}" if name in old else text
                 yield Step("search_function", f"pgherd.{name}", everywhere, sql)
     yield Step("sync_shards", "privileges and policies of shards", everywhere, "SELECT pgherd.sync_shards()")
+    yield from reader_steps(after)

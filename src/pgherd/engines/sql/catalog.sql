@@ -42,6 +42,14 @@ CREATE TABLE IF NOT EXISTS pgherd.load (
 );
 GRANT SELECT, INSERT, UPDATE ON pgherd.load TO PUBLIC;
 
+-- The roles that may read what is at home in a region and nothing else (reader.sql); on that region's nodes only.
+CREATE TABLE IF NOT EXISTS pgherd.reader (
+    role name PRIMARY KEY,
+    scribe name NOT NULL,
+    region text NOT NULL
+);
+GRANT SELECT ON pgherd.reader TO PUBLIC;
+
 -- Whether the caller may read a table: by the role it has set, or the one it logged in with. Functions that run with
 -- their owner's rights ask here first.
 CREATE OR REPLACE FUNCTION pgherd.check_reader(relation regclass) RETURNS void
@@ -49,7 +57,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END;
 BEGIN
-    IF NOT has_table_privilege(caller, relation, 'SELECT') THEN
+    IF NOT has_table_privilege(caller, relation, 'SELECT') OR EXISTS (SELECT FROM pgherd.reader WHERE role = session_user) THEN
         RAISE insufficient_privilege USING MESSAGE = format('permission denied for table %s', relation);
     END IF;
     IF (SELECT relrowsecurity FROM pg_class WHERE oid = relation)

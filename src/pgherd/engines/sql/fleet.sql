@@ -55,6 +55,7 @@ BEGIN
         EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
             link, pgherd.link_role(), secret);
     END IF;
+    PERFORM pgherd.map_reader(link, role, s.secret) FROM pgherd.reader, pgherd.reader_secrets(role) s;
 END $$;
 
 -- What a server that joins needs of one that is there: the links' password, and roles with their verifiers.

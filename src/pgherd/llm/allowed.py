@@ -147,4 +147,7 @@ OPERATORS = _words(
 SCHEMAS = frozenset({"pg_catalog", "public"})
 """Where a qualified function, type or operator may come from; extensions such as pgvector are in public."""
 
+MADE_BY_SERVER = _words("array bool case coalesce exists greatest key least nullif ordinality row value")
+"""Names that PostgreSQL gives to columns of its own accord, besides those of functions and types."""
+
 SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"})

@@ -6,7 +6,8 @@ grammar (libpg_query), so comments, quoting and Unicode escapes mean here what t
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pglast import ast, parse_sql
@@ -15,7 +16,7 @@ from pglast.parser import ParseError
 from pglast.visitors import Visitor
 
 from ..errors import QueryRefused
-from .allowed import FUNCTIONS, NODES, OPERATORS, SCHEMAS, SYSTEM_COLUMNS, TYPES
+from .allowed import FUNCTIONS, MADE_BY_SERVER, NODES, OPERATORS, SCHEMAS, SYSTEM_COLUMNS, TYPES
 
 MAX_CHARACTERS = 20_000
 _WHAT_IS_ALLOWED = "one SELECT over the tables of list_tables, with functions that only compute; see docs/mcp.md"
@@ -33,8 +34,8 @@ class Checked(NamedTuple):
     tables: tuple[str, ...]
 
 
-def check(text: str, tables: Collection[str]) -> Checked:
-    """Let a query through, or raise QueryRefused that says why not. ``tables`` are the names it may use."""
+def check(text: str, tables: Mapping[str, Iterable[str]]) -> Checked:
+    """Let a query through, or raise QueryRefused that says why not. ``tables`` maps the names it may use to columns."""
     if len(text) > MAX_CHARACTERS:
         raise _refused(f"the query has {len(text)} characters, more than {MAX_CHARACTERS}")
     if "\0" in text:
@@ -46,6 +47,11 @@ def check(text: str, tables: Collection[str]) -> Checked:
         visitor(select)
     except RecursionError:
         raise _refused("the query is nested too deeply") from None
+    # x.f may be PostgreSQL's other way of writing f(x), so f must be a column, or a function that is allowed anyway.
+    columns = {c for t in tables.values() for c in t} | visitor.made | FUNCTIONS | TYPES | MADE_BY_SERVER
+    strange = sorted(f for f in visitor.fields - columns if not re.fullmatch(r"column\d+", f))
+    if strange:
+        raise _refused(f"there is no column {strange[0]!r} here")
     unknown = sorted(visitor.relations - visitor.ctes - set(tables))
     if unknown:
         raise _refused(f"there is no table {unknown[0]!r} here", "tables: " + (", ".join(sorted(tables)) or "none"))
@@ -86,6 +92,10 @@ class _Fence(Visitor):
         self.tables = tables
         self.relations: set[str] = set()
         self.ctes: set[str] = set()
+        self.fields: set[str] = set()
+        """what is asked of something else: ``x.f`` or ``(x).f``"""
+        self.made: set[str] = set()
+        """names that the query gives to columns itself"""
 
     def visit(self, ancestors: Any, node: Any) -> None:
         """Any node: its kind must be listed, and so must what it names."""
@@ -106,11 +116,24 @@ class _Fence(Visitor):
             raise _refused(f"table {name} is named with a schema", "name tables as list_tables does, without a schema")
         self.relations.add(node.relname)
 
+    def _check_Alias(self, node: Any) -> None:
+        self.made.update([node.aliasname, *_names(node.colnames)])
+
+    def _check_ResTarget(self, node: Any) -> None:
+        self.made.update([node.name] if node.name else ())
+
+    def _check_ColumnDef(self, node: Any) -> None:
+        self.made.add(node.colname)
+
+    def _check_A_Indirection(self, node: Any) -> None:
+        self.fields.update(_names(node.indirection))
+
     def _check_CommonTableExpr(self, node: Any) -> None:
         # Outside of its reach a WITH name would mean a relation of the catalog, or a table.
         if node.ctename.startswith("pg_") or node.ctename in self.tables:
             raise _refused(f"WITH {node.ctename}: that name is taken", "use another name")
         self.ctes.add(node.ctename)
+        self.made.update(_names(node.aliascolnames))
 
     def _check_FuncCall(self, node: Any) -> None:
         self._qualified(node.funcname, "function", FUNCTIONS)
@@ -146,3 +169,4 @@ class _Fence(Visitor):
             raise _refused(f"column {'.'.join(names)} is named with a schema", "write table.column or column")
         if names and names[-1] in SYSTEM_COLUMNS:
             raise _refused(f"system column {names[-1]} is not given out")
+        self.fields.update(names[1:])

@@ -1,7 +1,7 @@
 """Running a checked query: read-only, alone on its connection, in limited time, for a limited answer.
 
 Each table name becomes a WITH query over the shards that the reader may read, and the answer comes as JSON text, so
-that the server cuts a row that is too large before it is sent. Rows are taken one by one, no more than the limits allow.
+that the server cuts a row that is too large before it is sent. Rows are taken one by one, as many as the limits allow.
 The extended protocol takes one statement only. The transaction can't be made read-write once it has a snapshot.
 """
 

@@ -29,7 +29,7 @@ class Login:
 
 
 def role_names(region: str, dbname: str) -> tuple[str, str]:
-    """The names of the reader and its scribe. Herds may share servers and so roles; hence the database's name in them."""
+    """Names of the reader and its scribe. Herds may share servers and so roles; hence the database's name in them."""
     return _name("pgherd_reader", region, dbname), _name("pgherd_scribe", region, dbname)
 
 

@@ -164,7 +164,7 @@ class RegionTools:
 
     async def _statement(self, text: str, entry: Entry) -> tuple[str, list[Name]]:
         tables = await self._tables()
-        checked = check(text, tables.keys())
+        checked = check(text, {n: [c.name for c in t.columns] for n, t in tables.items()})
         entry.tables = list(checked.tables)
         used = {n: tables[n] for n in checked.tables}
         shards = {n: (t, [s.relation for s in self._engine.topology.shards(t)]) for n, t in used.items()}

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import pgherd
+from pgherd import dialect, herdfile
+from pgherd.llm.reader import ensure_reader
+from pgherd.model.topology import Reader, Topology
+
 FILE = Path(__file__).parent / "data" / "hostile.sql"
 MARKS = {"New York": "mark-of-new-york", "Chicago": "mark-of-chicago", "San Francisco": "mark-of-san-francisco"}
 REGIONS = {"New York": "us-east", "Chicago": "us-central", "San Francisco": "us-west"}
@@ -64,3 +69,14 @@ def rows() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
         for i in range(1, 21)
     ]
     return places, treatments
+
+
+async def make_hospitals(home: Path, region: str, tables: list[str] | None = None) -> tuple[Reader, Topology]:
+    """Three hospitals with twenty treatments each in the herd of ``home``, and a reader of ``region``."""
+    places, treatments = rows()
+    async with pgherd.connect_async(home=home) as herd:
+        await herd.execute(await herd.plan(dialect.parse(HOSPITALS)))
+        await herd.table("hospital").insert(places)
+        await herd.table("treatment").insert(treatments)
+        reader = await ensure_reader(herd, home, herdfile.read(home).dbname, region, tables)
+        return reader, herd.topology

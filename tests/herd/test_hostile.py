@@ -9,63 +9,84 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from conftest import apply
-from hostile import HOSPITALS, MARKS, Hostile, hostile, rows
 
-import pgherd
+from hostile import MARKS, Hostile, hostile, make_hospitals
 from pgherd import herdfile
 from pgherd.errors import HerdError, QueryRefused, ServerRefused
 from pgherd.llm.fence import Checked, check
 from pgherd.llm.query import Answer, Limits, reading, run, streamed, wrapped
-from pgherd.llm.reader import ensure_reader, read_login
+from pgherd.llm.reader import read_login
 
 TARGET = Path("/tmp/pgherd_hostile")
 COSTS = "what only costs"
 OWN = "its own role"
 LIMITS = Limits(seconds=1.5, rows=50, bytes=20_000, row_bytes=5_000)
-STATE = """
-    SELECT jsonb_build_object(
-        'classes', (SELECT sum(hashtextextended(concat(c.oid, relname, relnamespace, relowner, relkind, relacl, reloptions,
-            relrowsecurity, relispartition), 0)::numeric) FROM pg_class c WHERE relnamespace <> 'pg_toast'::regnamespace),
-        'columns', (SELECT sum(hashtextextended(concat(attrelid, attname, attacl, atttypid), 0)::numeric) FROM pg_attribute),
-        'functions', (SELECT sum(hashtextextended(concat(oid, proname, proacl, prosrc, prosecdef), 0)::numeric) FROM pg_proc),
-        'types', (SELECT count(*) FROM pg_type), 'operators', (SELECT count(*) FROM pg_operator),
-        'schemas', (SELECT array_agg(concat(nspname, nspacl) ORDER BY 1) FROM pg_namespace WHERE nspname !~ '^pg_t'),
-        'roles', (SELECT array_agg(a::text ORDER BY 1) FROM pg_authid a WHERE rolname <> ALL (%(ignored)s)),
-        'members', (SELECT array_agg(m::text ORDER BY 1) FROM pg_auth_members m),
-        'role settings', (SELECT array_agg(s::text ORDER BY 1) FROM pg_db_role_setting s
-            WHERE setrole <> ALL (SELECT oid FROM pg_roles WHERE rolname = ANY (%(ignored)s))),
-        'parameters', (SELECT count(*) FROM pg_parameter_acl),
-        'default rights', (SELECT count(*) FROM pg_default_acl),
-        'databases', (SELECT array_agg(concat(datname, datacl, datdba) ORDER BY 1) FROM pg_database),
-        'tablespaces', (SELECT count(*) FROM pg_tablespace),
-        'large objects', (SELECT count(*) FROM pg_largeobject_metadata),
-        'servers', (SELECT array_agg(s::text ORDER BY 1) FROM pg_foreign_server s),
-        'mappings', (SELECT array_agg(m::text ORDER BY 1) FROM pg_user_mapping m),
-        'foreign tables', (SELECT array_agg(t::text ORDER BY 1) FROM pg_foreign_table t),
-        'publications', (SELECT count(*) FROM pg_publication), 'subscriptions', (SELECT count(*) FROM pg_subscription),
-        'slots', (SELECT count(*) FROM pg_replication_slots), 'prepared', (SELECT count(*) FROM pg_prepared_xacts),
-        'origins', (SELECT count(*) FROM pg_replication_origin),
-        'triggers', (SELECT count(*) FROM pg_trigger WHERE tgenabled = 'O'),
-        'event triggers', (SELECT array_agg(concat(evtname, evtenabled) ORDER BY 1) FROM pg_event_trigger),
-        'policies', (SELECT count(*) FROM pg_policy), 'rules', (SELECT count(*) FROM pg_rewrite),
-        'extensions', (SELECT count(*) FROM pg_extension), 'languages', (SELECT count(*) FROM pg_language),
-        'comments', (SELECT count(*) FROM pg_description), 'labels', (SELECT count(*) FROM pg_seclabel),
-        'settings', (SELECT array_agg(concat(name, setting) ORDER BY 1) FROM pg_file_settings),
-        'files', (SELECT array_agg(f ORDER BY 1) FROM pg_ls_dir('.') f)
-    )
-"""
-"""All that a statement could change; other databases of these servers are not looked into."""
+CATALOG = {
+    "pg_class": "relnamespace <> 'pg_toast'::regnamespace",
+    "pg_attribute": "attrelid > 0",
+    "pg_proc": "true",
+    "pg_namespace": "nspname !~ '^pg_t'",
+    "pg_authid": "rolname <> ALL (%(ignored)s)",
+    "pg_db_role_setting": "setrole <> ALL (SELECT oid FROM pg_roles WHERE rolname = ANY (%(ignored)s))",
+    **dict.fromkeys(
+        [
+            "pg_type",
+            "pg_operator",
+            "pg_cast",
+            "pg_auth_members",
+            "pg_parameter_acl",
+            "pg_default_acl",
+            "pg_database",
+            "pg_tablespace",
+            "pg_largeobject_metadata",
+            "pg_foreign_server",
+            "pg_user_mapping",
+            "pg_foreign_table",
+            "pg_publication",
+            "pg_subscription",
+            "pg_prepared_xacts",
+            "pg_replication_origin",
+            "pg_trigger",
+            "pg_event_trigger",
+            "pg_policy",
+            "pg_rewrite",
+            "pg_extension",
+            "pg_language",
+            "pg_description",
+            "pg_seclabel",
+            "pg_collation",
+            "pg_ts_dict",
+            "pg_am",
+            "pg_constraint",
+            "pg_file_settings",
+        ],
+        "true",
+    ),
+    "(SELECT slot_name FROM pg_replication_slots)": "true",
+    "pg_ls_dir('.')": "true",
+}
+"""All that a statement could change, and which of its rows count; other databases of these servers are left out."""
+BY_ITSELF = {  # what VACUUM and ANALYZE keep up to date
+    "pg_class": "relpages, reltuples, relallvisible, relallfrozen, relfrozenxid, relminmxid",
+    "pg_database": "datfrozenxid, datminmxid",
+}
 TABLES = """
-    SELECT quote_ident(nspname) || '.' || quote_ident(relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    SELECT quote_ident(nspname) || '.' || quote_ident(relname)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
     WHERE relkind = 'r' AND nspname IN ('public', 'pgherd') ORDER BY 1
 """
+
+
+def _digest(name: str, where: str) -> str:
+    row = f"(to_jsonb(t) - '{{{BY_ITSELF[name]}}}'::text[])::text" if name in BY_ITSELF else "t::text"
+    label = name.replace("'", "")
+    return f"SELECT '{label}', count(*), sum(hashtextextended({row}, 0)::numeric) FROM {name} t WHERE {where}"
 
 
 class World(NamedTuple):
@@ -83,14 +104,8 @@ class World(NamedTuple):
 def world(fleet_db: Path) -> Iterator[World]:
     """A world that can be compared with how it was before."""
     file = herdfile.read(fleet_db)
-    with pgherd.connect(home=fleet_db) as herd:
-        apply(herd, HOSPITALS)
-        places, treatments = rows()
-        herd.table("hospital").insert(places)
-        herd.table("treatment").insert(treatments)
-        topology = herd.topology
-        group = topology.groups_of("us-east")[0]
-        reader = herd.run(lambda h: ensure_reader(h, fleet_db, file.dbname, "us-east", None))
+    reader, topology = asyncio.run(make_hospitals(fleet_db, "us-east"))
+    group = topology.groups_of("us-east")[0]
     login = read_login(fleet_db, "us-east", file.dbname)
     conninfo = {"host": group.primary.host, "port": group.primary.port, "dbname": file.dbname, "user": reader.role}
     names = {"reader": reader.role, "scribe": reader.scribe, "db": file.dbname, "link": f"pgherd_link_{file.dbname}"}
@@ -119,12 +134,10 @@ def world(fleet_db: Path) -> Iterator[World]:
         admin.close()
 
 
-def _state(admin: psycopg.Connection[Any], ignored: list[str]) -> Any:
-    found = {"catalog": (admin.execute(STATE, {"ignored": ignored}).fetchone() or [None])[0]}  # type: ignore[arg-type]
-    for (name,) in admin.execute(TABLES).fetchall():
-        query = f"SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM {name} t"
-        found[name] = admin.execute(query.encode()).fetchone()
-    return found
+def _state(admin: psycopg.Connection[Any], ignored: list[str]) -> dict[str, Any]:
+    relations = {name: "true" for (name,) in admin.execute(TABLES).fetchall()}
+    query = " UNION ALL ".join(_digest(*of) for of in (CATALOG | relations).items())
+    return {name: rest for name, *rest in admin.execute(query.encode(), {"ignored": ignored}).fetchall()}
 
 
 def _shown(world: World, text: str) -> list[str]:
@@ -142,8 +155,8 @@ def test_a_bare_connection_of_the_reader_can_do_no_harm(world: World) -> None:
         if _shown(world, text):
             harm.append((one.text, "shows", _shown(world, text)))
         now = world.state()
-        if now != before:
-            harm.append((one.text, "changes", _differences(before, now)))
+        if changed := _differences(before, now):
+            harm.append((one.text, "changes", changed))
             before = now
         if one.section == OWN:  # a role may change its own password and settings, which read-only transactions refuse
             world.restore()
@@ -154,7 +167,7 @@ def test_a_bare_connection_of_the_reader_can_do_no_harm(world: World) -> None:
 def _bare(world: World, statement: str) -> str:
     """Everything a statement gives back, errors too; several statements in one string are all run."""
     told = []
-    with psycopg.connect(**world.conninfo, autocommit=True) as connection:
+    with closing(psycopg.connect(**world.conninfo, autocommit=True)) as connection:
         connection.add_notice_handler(lambda d: told.append(str(d.message_primary)))
         for setting in ("default_transaction_read_only = off", "statement_timeout = '3s'", "lock_timeout = '300ms'"):
             connection.execute(f"SET {setting}".encode())
@@ -170,14 +183,9 @@ def _bare(world: World, statement: str) -> str:
     return "\n".join(told)
 
 
-def _differences(before: list[Any], now: list[Any]) -> list[Any]:
-    return [
-        (key, sub)
-        for old, new in zip(before, now, strict=True)
-        for key in old.keys() | new.keys()
-        if old.get(key) != new.get(key)
-        for sub in ([k for k in new[key] if old[key][k] != new[key][k]] if key == "catalog" else [key])
-    ]
+def _differences(before: list[Any], now: list[Any]) -> list[str]:
+    pairs = zip(before, now, strict=True)
+    return [name for old, new in pairs for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
 
 
 def test_the_read_only_transaction_refuses_what_the_fence_would(world: World) -> None:
@@ -215,7 +223,7 @@ FINE_BUT_COSTLY = [
     "SELECT string_agg(md5(g::text), '') FROM generate_series(1, 100000) g",
     "SELECT string_agg(md5(g::text), '') FROM generate_series(1, 1000) g, generate_series(1, 3)",
     "SELECT regexp_replace(string_agg('a', ''), '(a*)*(a*)*(a*)*b', 'x') FROM generate_series(1, 100000)",
-    "SELECT count(*) FROM regexp_split_to_table((SELECT string_agg('ab', '') FROM generate_series(1, 1000000)), '(a|b)*?')",
+    "SELECT count(*) FROM regexp_split_to_table((SELECT string_agg('ab', '') FROM generate_series(1, 1000000)), 'a*?')",
     "SELECT array_agg(g) FROM generate_series(1, 100000) g",
     "SELECT g, md5(g::text) FROM generate_series(1, 1000000) g ORDER BY 2",
     "SELECT factorial(100000)",

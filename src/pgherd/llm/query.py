@@ -31,8 +31,9 @@ ROW = "pgherd_row"
 _SETTINGS = """
     SELECT set_config('statement_timeout', %(ms)s, true), set_config('lock_timeout', '2s', true),
         set_config('search_path', 'pg_catalog, public, pg_temp', true), set_config('work_mem', '16MB', true),
-        set_config('max_parallel_workers_per_gather', '0', true)
+        set_config('max_parallel_workers_per_gather', '0', true), pg_export_snapshot()
 """
+"""A transaction that has exported its snapshot can't be prepared, and so can't outlive its connection."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..errors import UnsafeSetting
 
+MAX_BYTES = 1 << 16
+
 
 def read_secret(path: Path, what: str) -> str:
     """The text of a file that only its owner, who is us, can read; UnsafeSetting says what is wrong with another."""
@@ -15,15 +17,20 @@ def read_secret(path: Path, what: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise UnsafeSetting(f"{what} {path} can't be read: {error.strerror}", hint="name a file of your own") from error
-    with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnsafeSetting(f"{what} {path} is not a plain file", hint="write the secret into a file")
-        if found.st_mode & 0o077:
-            mode = stat.S_IMODE(found.st_mode)
-            raise UnsafeSetting(
-                f"{what} {path} has mode {mode:04o}: others than its owner can get at it", hint=f"chmod 600 {path}"
-            )
-        if found.st_uid != os.geteuid():
-            raise UnsafeSetting(f"{what} {path} belongs to another user", hint="copy it to a file of your own")
-        return file.read(1 << 16)
+    try:
+        _check(os.fstat(fd), path, what)
+        return os.read(fd, MAX_BYTES).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+
+
+def _check(found: os.stat_result, path: Path, what: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UnsafeSetting(f"{what} {path} is not a plain file", hint="write the secret into a file")
+    if found.st_mode & 0o077:
+        mode = stat.S_IMODE(found.st_mode)
+        raise UnsafeSetting(
+            f"{what} {path} has mode {mode:04o}: others than its owner can get at it", hint=f"chmod 600 {path}"
+        )
+    if found.st_uid != os.geteuid():
+        raise UnsafeSetting(f"{what} {path} belongs to another user", hint="copy it to a file of your own")

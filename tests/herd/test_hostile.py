@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from pgherd.llm.fence import Checked, check
 from pgherd.llm.query import Answer, Limits, reading, run, streamed, wrapped
 from pgherd.llm.reader import read_login
 
+pytestmark = pytest.mark.timeout(600)
 TARGET = Path("/tmp/pgherd_hostile")
 COSTS = "what only costs"
 OWN = "its own role"
@@ -148,18 +151,18 @@ def _shown(world: World, text: str) -> list[str]:
 
 def test_a_bare_connection_of_the_reader_can_do_no_harm(world: World) -> None:
     before, harm = world.state(), []
-    for one in world.statements:
-        if one.section == COSTS:
+    for section, group in groupby(world.statements, key=attrgetter("section")):
+        if section == COSTS:
             continue
-        text = _bare(world, one.text)
-        if _shown(world, text):
-            harm.append((one.text, "shows", _shown(world, text)))
+        for one in group:
+            if shown := _shown(world, _bare(world, one.text)):
+                harm.append((one.text, "shows", shown))
+            if section == OWN:  # a role may change its own password and settings; read-only transactions refuse that
+                world.restore()
         now = world.state()
         if changed := _differences(before, now):
-            harm.append((one.text, "changes", changed))
+            harm.append((section, "changes", changed))
             before = now
-        if one.section == OWN:  # a role may change its own password and settings, which read-only transactions refuse
-            world.restore()
     assert harm == []
     assert not TARGET.exists()
 

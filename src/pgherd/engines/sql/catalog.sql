@@ -143,6 +143,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     shard record;
     entry record;
+    readers oid[] := ARRAY(SELECT r.oid FROM pg_roles r JOIN pgherd.reader ON role = rolname);  -- let_read does theirs
 BEGIN
     FOR shard IN
         SELECT leaf.oid::regclass AS name, leaf.relowner, leaf.relacl, root.oid::regclass AS root, root.relrowsecurity
@@ -154,7 +155,9 @@ BEGIN
             EXECUTE format('CREATE TRIGGER pgherd_policies BEFORE INSERT OR UPDATE ON %s'
                 ' FOR EACH ROW EXECUTE FUNCTION pgherd.check_policies(%L)', shard.name, shard.root);
         END IF;
-        FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.relacl) WHERE grantee <> shard.relowner LOOP
+        FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.relacl)
+            WHERE grantee <> shard.relowner AND grantee <> ALL (readers)
+        LOOP
             EXECUTE format('REVOKE ALL ON %s FROM %s', shard.name,
                 CASE entry.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(entry.grantee)) END);
         END LOOP;
@@ -169,7 +172,9 @@ BEGIN
         WHERE root.relkind = 'p' AND NOT root.relispartition AND leaf.relispartition AND leaf.relkind IN ('r', 'p')
     LOOP
         IF shard.relacl IS DISTINCT FROM shard.old_acl THEN
-            FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.old_acl) WHERE grantee <> shard.relowner LOOP
+            FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.old_acl)
+                WHERE grantee <> shard.relowner AND grantee <> ALL (readers)
+            LOOP
                 EXECUTE format('REVOKE ALL ON %s FROM %s', shard.name,
                     CASE entry.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(entry.grantee)) END);
             END LOOP;

@@ -158,7 +158,9 @@ def test_a_bare_connection_of_the_reader_can_do_no_harm(world: World) -> None:
             if shown := _shown(world, _bare(world, one.text)):
                 harm.append((one.text, "shows", shown))
             if section == OWN:  # a role may change its own password and settings; read-only transactions refuse that
+                harm += [(one.text, "changes", c) for c in [_differences(before, world.state())] if c]
                 world.restore()
+                before = world.state()
         now = world.state()
         if changed := _differences(before, now):
             harm.append((section, "changes", changed))

@@ -207,11 +207,11 @@ def test_every_call_is_in_its_regions_log_and_in_no_other(fleet_db: Path) -> Non
 @pytest.mark.parametrize(
     ("statement", "found"),
     [
-        ("GRANT SELECT ON treatment TO PUBLIC", "may read treatment"),
-        ("CREATE VIEW v AS TABLE treatment; GRANT SELECT ON v TO PUBLIC", "may read v"),
-        ("GRANT INSERT ON hospital TO PUBLIC", "may write hospital"),
-        ("CREATE SEQUENCE s; GRANT USAGE ON SEQUENCE s TO PUBLIC", "may advance s"),
-        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'", "may run f()"),
+        ("GRANT SELECT ON treatment TO PUBLIC", "may read public.treatment"),
+        ("CREATE VIEW v AS TABLE treatment; GRANT SELECT ON v TO PUBLIC", "may read public.v"),
+        ("GRANT INSERT ON hospital TO PUBLIC", "may write public.hospital"),
+        ("CREATE SEQUENCE s; GRANT USAGE ON SEQUENCE s TO PUBLIC", "may advance public.s"),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'", "may run public.f()"),
         ("GRANT CREATE ON SCHEMA public TO PUBLIC", "may make objects in public"),
         ('GRANT USAGE ON FOREIGN SERVER "pgherd_us-west" TO PUBLIC', "may use the server pgherd_us-west"),
         ("GRANT EXECUTE ON FUNCTION lo_creat(int) TO PUBLIC", "may run lo_creat(integer)"),

@@ -105,7 +105,7 @@ def test_over_http_with_a_token(fleet_db: Path, tmp_path: Path) -> None:
             wait_for(lambda: listening(port) or process.poll() is not None)
             asyncio.run(with_token(url, token, conversation))
             body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-            shown = [{}, *({"Authorization": a} for a in ("", token, "Bearer ", f"Bearer {token}x", f"Basic {token}"))]
+            shown = [{}, *({"Authorization": a} for a in ("Bearer", token, f"Bearer {token}x", f"Basic {token}"))]
             for headers in shown:
                 assert httpx2.post(url, json=body, headers=headers).status_code == 401
                 assert httpx2.get(f"http://127.0.0.1:{port}/", headers=headers).status_code == 401

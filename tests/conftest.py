@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+from psycopg import sql
 
 import pgherd
 from pgherd import dialect, herdfile
@@ -78,7 +79,11 @@ def own_database(home: Path, tmp_path: Path) -> Iterator[Path]:
             leftover = "SELECT gid FROM pg_prepared_xacts WHERE database = %s"
             assert connection.execute(leftover, [name]).fetchall() == [], "a commit was left half done"
     _on_all(file, home, f"DROP DATABASE {name} WITH (FORCE)")
-    _on_all(file, home, f"DROP ROLE IF EXISTS pgherd_link_{name}")
+    for node in file.nodes:
+        with _admin(file, home, node) as connection:
+            roles = connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE %s", [rf"pgherd\_%\_{name}"])
+            for (role,) in roles.fetchall():  # of links, readers and scribes
+                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 def _admin(file: herdfile.HerdFile, home: Path, node: herdfile.HerdNode) -> psycopg.Connection:

@@ -24,11 +24,13 @@ __all__ = [
     "LocalServerError",
     "NoSuchHerd",
     "PlacementUnsatisfied",
+    "QueryRefused",
     "ServerRefused",
     "StalePlan",
     "StaleTopology",
     "SyntaxProblem",
     "UnknownName",
+    "UnsafeSetting",
     "WrongVersion",
 ]
 
@@ -109,6 +111,20 @@ class ChangeRefused(HerdError):
     """The edited schema asks for what pgherd will not do online: the message says why, the hint what to do."""
 
     code = "change_refused"
+    exit_status = ExitStatus.REFUSED
+
+
+class QueryRefused(HerdError):
+    """A query of a language model asks for more than reading tables of its region: the message says what is refused."""
+
+    code = "query_refused"
+    exit_status = ExitStatus.REFUSED
+
+
+class UnsafeSetting(HerdError):
+    """A token, file mode, address or privilege would let in or out more than it should: the message says which."""
+
+    code = "unsafe_setting"
     exit_status = ExitStatus.REFUSED
 
 

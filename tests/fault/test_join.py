@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -13,11 +14,14 @@ import pytest
 
 import pgherd
 from conftest import apply, reachable
-from pgherd import herdfile
+from pgherd import dialect, herdfile
 from pgherd.errors import BadInput, PlacementUnsatisfied
+from pgherd.llm.reader import ensure_reader
+from pgherd.llm.tools import RegionTools, open_tools
 from pgherd.local.herd import LocalHerd
 from pgherd.model.placement import Label
 from pgherd.model.topology import EngineName
+from pgherd.planning.rebalance import Move
 
 SCHEMA = """
 CREATE EXTENSION pg_trgm;
@@ -141,6 +145,40 @@ import pgherd
 with pgherd.connect(home=Path(sys.argv[1])):
     pass
 """
+
+
+def test_a_server_that_joins_a_region_knows_its_reader(home: Path) -> None:
+    async def rows(tools: RegionTools) -> tuple[int, list[str]]:
+        answer = await tools.query("test", "SELECT sum(n) AS n FROM pairs")
+        return int(answer["rows"][0]["n"]), answer["missing"]
+
+    async def story() -> None:
+        async with pgherd.connect_async(home=home) as herd:
+            await herd.execute(await herd.plan(dialect.parse(SPACE.format("one") + SCHEMA)))
+            await herd.table("pairs").insert([{"id": i, "n": 1} for i in range(50)])
+            await ensure_reader(herd, home, "herd", "one", None)
+        for region in ("one", "two"):
+            LocalHerd(home).add(Label.parse(region))
+            async with pgherd.connect_async(home=home) as herd:
+                shard = herd.topology.shards(herd.topology.table("pairs"))[0].relation
+                target = herd.topology.groups[-1].name
+                here = herd.topology.homes[shard.sql]
+                await herd.execute(herd.engine.plan_moves((Move((shard,), here, target, 0),)))
+            async with open_tools(home, "one") as tools:
+                found, missing = await rows(tools)
+                if region == "one":  # half of the rows come over a link, as the reader itself
+                    assert (found, missing) == (50, [])
+                else:
+                    assert 0 < found < 50
+                    assert missing == ["two"]
+
+    asyncio.run(story())
+    role = "SELECT count(*) FROM pg_roles WHERE rolname = 'pgherd_reader_one_herd'"
+    assert answers(home, role) == [[(1,)], [(1,)], [(0,)]]
+    mapped = (
+        "SELECT count(*) FROM pg_user_mapping m JOIN pg_roles r ON r.oid = umuser WHERE rolname LIKE 'pgherd_reader%'"
+    )
+    assert answers(home, mapped) == [[(3,)], [(3,)], [(0,)]]
 
 
 @pytest.mark.parametrize("where", ["before", "prepared", "decided"])

@@ -12,6 +12,7 @@ from ..model.topology import EngineName, Group, GroupId, Topology
 from ..planning.compile import server_name
 from ..planning.join import join_steps, role_names
 from ..planning.plan import Phase, Plan, Step, Traits
+from ..planning.readers import join_reader_steps
 from .failures import talking_to
 from .servers.engine import ServersEngine
 
@@ -20,7 +21,7 @@ class FleetEngine(ServersEngine):
     """Several groups of plain servers, linked to each other by postgres_fdw and dblink."""
 
     name = EngineName.FLEET
-    scripts = ("catalog", "calibration", "fleet", "move", "split")
+    scripts = ("catalog", "calibration", "reader", "fleet", "move", "split")
     traits = Traits(keys_on_parent=False, enforces_placement=True)
 
     async def first_plan(self, groups: tuple[Group, ...]) -> Plan:
@@ -88,8 +89,22 @@ class FleetEngine(ServersEngine):
         for group in target.groups:
             if group.name in new:
                 yield self._set_link(old, group, secret)
+        for step in join_reader_steps(target, new, await self._reader_secrets(target, old)):
+            yield step
         for step in join_steps(target, new, roles, self.traits):
             yield step
+
+    async def _reader_secrets(self, target: Topology, old: tuple[GroupId, ...]) -> dict[str, tuple[str, str]]:
+        """Passwords of readers and verifiers of their scribes; a region's readers are known on its own nodes only."""
+        found: dict[str, tuple[str, str]] = {}
+        for reader in target.readers:
+            known = [g.name for g in target.groups_of(reader.region) if g.name in old]
+            if known:
+                async with self.connection(known[0]) as connection:
+                    done = await connection.execute("SELECT * FROM pgherd.reader_secrets(%s)", [reader.role])
+                    for secret, scribe_secret in await done.fetchall():
+                        found[reader.role] = (str(secret), str(scribe_secret))
+        return found
 
     def _install_on(self, where: tuple[GroupId, ...], groups: tuple[Group, ...], password: str) -> Iterator[Step]:
         """Schema ``pgherd``, the role of links, and links to all ``groups``, on the groups ``where``."""

@@ -15,6 +15,7 @@ from ..model.placement import Label
 from ..model.topology import EngineName, Group, GroupId, Node, NodeId, Topology
 from .failures import translate
 from .fleet import FleetEngine
+from .region import RegionEngine
 from .servers.engine import ServersEngine
 from .servers.pools import CONNECT_TIMEOUT_S
 from .servers.store import read_topology
@@ -29,12 +30,32 @@ async def open_home(home: Path) -> ServersEngine:
     Raises NoSuchHerd, WrongVersion, GroupUnavailable.
     """
     file = herdfile.read(home)
-    base: dict[str, Any] = {"user": file.user, "dbname": file.dbname}
+    base = _base(file, file.user)
     if file.passfile:
         base["passfile"] = str(home.absolute() / file.passfile)
     groups = file.groups()
     engine = _ENGINES[file.engine](base, groups)
     return await _started(engine, groups, frozenset(n.group for n in file.nodes if n.leaving))
+
+
+async def open_region(home: Path, region: str, user: str, password: str) -> RegionEngine:
+    """The herd of ``home`` as the reader of ``region``, whose role and password these are.
+
+    Raises NoSuchHerd, UnknownName, GroupUnavailable.
+    """
+    file = herdfile.read(home)
+    groups = tuple(g for g in file.groups() if g.primary.label.region == region)
+    engine = RegionEngine({**_base(file, user), "password": password}, groups, region)
+    try:
+        await engine.refresh()
+    except BaseException:
+        await engine.close()
+        raise
+    return engine
+
+
+def _base(file: herdfile.HerdFile, user: str) -> dict[str, Any]:
+    return {"user": user, "dbname": file.dbname}
 
 
 async def open_dsn(dsn: str) -> ServersEngine:

@@ -38,7 +38,10 @@ FIRST_PORT = 5433
 
 _PASSFILE = "pgpass"
 _NODES = "nodes"
-_OWN = re.compile(rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.")
+_READER_FILE = rf"\.?reader-.+\.{_PASSFILE}"  # llm/reader.py writes them
+_OWN = re.compile(
+    rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
+)
 _DIRECTORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
 _PORT_ATTEMPTS = 5
 _STOP_TIMEOUT_S = 30.0

@@ -22,7 +22,8 @@ def new_password() -> str:
 
 def write(path: Path, servers: Iterable[tuple[str, int]], user: str, password: str) -> None:
     """Write one line per (host, port), good for every database."""
-    write_atomically(path, "".join(_line(host, port, user, password) for host, port in servers), mode=0o600)
+    lines = (entry(host, str(port), "*", user, password) for host, port in servers)
+    write_atomically(path, "".join(lines), mode=0o600)
 
 
 def put(path: Path, host: str, port: int, user: str, password: str | None) -> None:
@@ -31,13 +32,14 @@ def put(path: Path, host: str, port: int, user: str, password: str | None) -> No
     mine = f"{_escaped(host)}:{port}:*:{_escaped(user)}:"
     new = [line for line in old if not line.startswith(mine)]
     if password is not None:
-        new.insert(0, _line(host, port, user, password))  # the first that matches wins
+        new.insert(0, entry(host, str(port), "*", user, password))  # the first that matches wins
     if new != old:
         write_atomically(path, "".join(new), mode=0o600)
 
 
-def _line(host: str, port: int, user: str, password: str) -> str:
-    return ":".join((_escaped(host), str(port), "*", _escaped(user), _escaped(password))) + "\n"
+def entry(host: str, port: str, dbname: str, user: str, password: str) -> str:
+    """A line of the file; ``*`` stands for any host, port or database."""
+    return ":".join(map(_escaped, (host, port, dbname, user, password))) + "\n"
 
 
 def lookup(path: Path, host: str, port: int, dbname: str, user: str) -> str | None:

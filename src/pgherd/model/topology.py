@@ -79,6 +79,20 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class Reader:
+    """Who may read what is at home in one region, and nothing else: a role that exists on that region's nodes only.
+
+    ``scribe`` is the role that writes the access log for it, and can do nothing else. ``tables`` None means all, those
+    that come later too.
+    """
+
+    region: str
+    role: str
+    scribe: str
+    tables: tuple[Name, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """Groups, schema and homes at one generation. ``homes`` maps ``Name.sql`` of every shard's relation to a group."""
 
@@ -87,11 +101,20 @@ class Topology:
     groups: tuple[Group, ...]
     schema: Schema = field(default_factory=Schema)
     homes: dict[str, GroupId] = field(default_factory=dict)
+    readers: tuple[Reader, ...] = ()
 
     @property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes of all groups."""
         return tuple(n for g in self.groups for n in g.nodes)
+
+    def groups_of(self, region: str) -> tuple[Group, ...]:
+        """The groups whose primary is in that region; UnknownName for one that the herd is not in."""
+        found = tuple(g for g in self.groups if g.primary.label.region == region)
+        if not found:
+            regions = ", ".join(dict.fromkeys(g.primary.label.region for g in self.groups))
+            raise UnknownName(f"there is no region {region!r} in this herd", hint=f"regions: {regions}")
+        return found
 
     def group(self, name: str) -> Group:
         """The group of that name; UnknownName otherwise."""

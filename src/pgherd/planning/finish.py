@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from ..model.topology import Topology
 from .plan import Step
+from .readers import reader_steps
 from .search_function import search_functions
 
 
 def finish(before: Topology, after: Topology) -> Iterator[Step]:
-    """What follows from the new topology as a whole: search functions, and the shards' privileges and policies."""
+    """What follows from the new topology as a whole: search functions, privileges and policies of shards, readers."""
     everywhere = tuple(g.name for g in after.groups)
     old = {name: text for t in before.schema.tables for name, text in search_functions(before, t)}
     for table in after.schema.tables:
@@ -19,3 +20,4 @@ def finish(before: Topology, after: Topology) -> Iterator[Step]:
                 sql = f"SELECT pgherd.drop_function('{name}');\n{text}" if name in old else text
                 yield Step("search_function", f"pgherd.{name}", everywhere, sql)
     yield Step("sync_shards", "privileges and policies of shards", everywhere, "SELECT pgherd.sync_shards()")
+    yield from reader_steps(after)

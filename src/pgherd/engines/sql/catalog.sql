@@ -42,6 +42,14 @@ CREATE TABLE IF NOT EXISTS pgherd.load (
 );
 GRANT SELECT, INSERT, UPDATE ON pgherd.load TO PUBLIC;
 
+-- The roles that may read what is at home in a region and nothing else (reader.sql); on that region's nodes only.
+CREATE TABLE IF NOT EXISTS pgherd.reader (
+    role name PRIMARY KEY,
+    scribe name NOT NULL,
+    region text NOT NULL
+);
+GRANT SELECT ON pgherd.reader TO PUBLIC;
+
 -- Whether the caller may read a table: by the role it has set, or the one it logged in with. Functions that run with
 -- their owner's rights ask here first.
 CREATE OR REPLACE FUNCTION pgherd.check_reader(relation regclass) RETURNS void
@@ -49,7 +57,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role')::name END;
 BEGIN
-    IF NOT has_table_privilege(caller, relation, 'SELECT') THEN
+    IF NOT has_table_privilege(caller, relation, 'SELECT') OR EXISTS (SELECT FROM pgherd.reader WHERE role = session_user) THEN
         RAISE insufficient_privilege USING MESSAGE = format('permission denied for table %s', relation);
     END IF;
     IF (SELECT relrowsecurity FROM pg_class WHERE oid = relation)
@@ -135,6 +143,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     shard record;
     entry record;
+    readers oid[] := ARRAY(SELECT r.oid FROM pg_roles r JOIN pgherd.reader ON role = rolname);  -- let_read does theirs
 BEGIN
     FOR shard IN
         SELECT leaf.oid::regclass AS name, leaf.relowner, leaf.relacl, root.oid::regclass AS root, root.relrowsecurity
@@ -146,7 +155,9 @@ BEGIN
             EXECUTE format('CREATE TRIGGER pgherd_policies BEFORE INSERT OR UPDATE ON %s'
                 ' FOR EACH ROW EXECUTE FUNCTION pgherd.check_policies(%L)', shard.name, shard.root);
         END IF;
-        FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.relacl) WHERE grantee <> shard.relowner LOOP
+        FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.relacl)
+            WHERE grantee <> shard.relowner AND grantee <> ALL (readers)
+        LOOP
             EXECUTE format('REVOKE ALL ON %s FROM %s', shard.name,
                 CASE entry.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(entry.grantee)) END);
         END LOOP;
@@ -161,7 +172,9 @@ BEGIN
         WHERE root.relkind = 'p' AND NOT root.relispartition AND leaf.relispartition AND leaf.relkind IN ('r', 'p')
     LOOP
         IF shard.relacl IS DISTINCT FROM shard.old_acl THEN
-            FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.old_acl) WHERE grantee <> shard.relowner LOOP
+            FOR entry IN SELECT DISTINCT grantee FROM aclexplode(shard.old_acl)
+                WHERE grantee <> shard.relowner AND grantee <> ALL (readers)
+            LOOP
                 EXECUTE format('REVOKE ALL ON %s FROM %s', shard.name,
                     CASE entry.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(entry.grantee)) END);
             END LOOP;

@@ -55,6 +55,7 @@ BEGIN
         EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
             link, pgherd.link_role(), secret);
     END IF;
+    PERFORM pgherd.map_reader(link, role, s.secret) FROM pgherd.reader, pgherd.reader_secrets(role) s;
 END $$;
 
 -- A group that leaves: its link goes on the others (not if anything still uses it) …

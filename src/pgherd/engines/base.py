@@ -67,16 +67,16 @@ class Engine(Protocol):
         """Settle commits that were left half done longer than ``min_age_s`` ago; how many there were."""
         ...
 
-    def connection(self, group: str) -> AbstractAsyncContextManager[Connection]:
-        """A connection to the group's primary, in autocommit."""
+    def connection(self, group: str, node: str | None = None) -> AbstractAsyncContextManager[Connection]:
+        """A connection to the group's primary, or to the node of the group that is named, in autocommit."""
         ...
 
     def conninfo(self, group: str) -> dict[str, Any]:
         """The libpq parameters that reach the group's primary as last known; they may hold a password."""
         ...
 
-    def connect_now(self, group: str) -> psycopg.Connection[Any]:
-        """A new connection to the group's primary, in autocommit, made while the calling thread waits."""
+    def connect_now(self, group: str, node: str | None = None) -> psycopg.Connection[Any]:
+        """A new connection as of :meth:`connection`, made while the calling thread waits."""
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:

@@ -128,9 +128,9 @@ class ServersEngine:
         return await settle_leftovers(self._pools, [g.name for g in self._topology.groups], min_age_s)
 
     @asynccontextmanager
-    async def connection(self, group: str) -> AsyncIterator[Connection]:
-        """A connection to the group's primary, in autocommit; the driver's errors come out as pgherd's."""
-        async with self._pools.connection(group) as connection:
+    async def connection(self, group: str, node: str | None = None) -> AsyncIterator[Connection]:
+        """A connection to the group's primary or ``node``, in autocommit; the driver's errors come out as pgherd's."""
+        async with self._pools.connection(group, node) as connection:
             with talking_to(group):
                 yield connection
 
@@ -138,9 +138,9 @@ class ServersEngine:
         """The libpq parameters that reach the group's primary as last known."""
         return self._pools.whereabouts.conninfo(group)
 
-    def connect_now(self, group: str) -> SyncConnection:
-        """A new connection to the group's primary, made while the calling thread waits."""
-        return self._pools.whereabouts.connect_now(group, autocommit=True)
+    def connect_now(self, group: str, node: str | None = None) -> SyncConnection:
+        """A new connection to the group's primary or ``node``, made while the calling thread waits."""
+        return self._pools.whereabouts.connect_now(group, node, autocommit=True)
 
     @property
     def whereabouts(self) -> Whereabouts:

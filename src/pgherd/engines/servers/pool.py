@@ -26,10 +26,11 @@ WAIT_TIMEOUT_S = 10.0
 
 
 class Pool:
-    """At most ``MAX_CONNECTIONS`` connections in autocommit to the group's primary."""
+    """At most ``MAX_CONNECTIONS`` connections in autocommit to the group's primary, or to ``node``."""
 
-    def __init__(self, group: str, whereabouts: Whereabouts) -> None:
+    def __init__(self, group: str, whereabouts: Whereabouts, node: str | None = None) -> None:
         self._group = group
+        self._node = node
         self._whereabouts = whereabouts
         self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -44,7 +45,7 @@ class Pool:
         try:
             while self._idle:
                 connection = self._idle.pop()  # the one used last: its server's caches are warm
-                if is_alive(connection):
+                if is_alive(connection, primary=self._node is None):
                     return connection
                 await connection.close()
             return await self._open()
@@ -83,7 +84,9 @@ class Pool:
 
     async def _open(self) -> Connection:
         with talking_to(self._group, "connecting"):
-            connection = await self._whereabouts.connect(self._group, autocommit=True, prepare_threshold=2)
+            connection = await self._whereabouts.connect(
+                self._group, self._node, autocommit=True, prepare_threshold=2
+            )
             try:
                 with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
                     await register_vector_async(connection)
@@ -100,9 +103,12 @@ async def _undo(connection: Connection) -> None:
             await connection.rollback()
 
 
-def is_alive(connection: psycopg.Connection[Any] | Connection) -> bool:
-    """Whether the server has said nothing: what it says on an idle connection is nearly always that it hangs up."""
-    if connection.pgconn.status != ConnStatus.OK or in_recovery(connection):
+def is_alive(connection: psycopg.Connection[Any] | Connection, *, primary: bool = True) -> bool:
+    """Whether the server has said nothing: what it says on an idle connection is nearly always that it hangs up.
+
+    ``primary``: one that became a standby meanwhile won't do.
+    """
+    if connection.pgconn.status != ConnStatus.OK or (primary and in_recovery(connection)):
         return False
     waiting = select.poll()
     waiting.register(connection.pgconn.socket, select.POLLIN)

@@ -17,7 +17,7 @@ class Pools:
 
     def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
         self.whereabouts = Whereabouts(base, groups)
-        self._pools: dict[tuple[str, bool], Pool] = {}
+        self._pools: dict[tuple[str, bool, str | None], Pool] = {}
         self._origin: dict[Connection, Pool] = {}
 
     async def set_groups(self, groups: tuple[Group, ...]) -> None:
@@ -33,15 +33,16 @@ class Pools:
         for pool in pools.values():
             await pool.close()
 
-    async def take(self, group: str, *, transaction: bool = True) -> Connection:
+    async def take(self, group: str, *, transaction: bool = True, node: str | None = None) -> Connection:
         """A connection that the caller gives back with :meth:`give`; GroupUnavailable if there is none to be had.
 
+        It leads to the group's primary, or to ``node``.
         Whoever holds connections to several groups takes them in the order of the groups' names. Transactions have
         pools of their own: a search that waits for one, while it waits for the search, would wait for ever.
         """
-        pool = self._pools.get((group, transaction))
+        pool = self._pools.get((group, transaction, node))
         if pool is None:
-            pool = self._pools[group, transaction] = Pool(group, self.whereabouts)
+            pool = self._pools[group, transaction, node] = Pool(group, self.whereabouts, node)
         connection = await pool.take()
         self._origin[connection] = pool
         return connection
@@ -51,9 +52,9 @@ class Pools:
         await self._origin.pop(connection).give(connection)
 
     @asynccontextmanager
-    async def connection(self, group: str) -> AsyncIterator[Connection]:
+    async def connection(self, group: str, node: str | None = None) -> AsyncIterator[Connection]:
         """A connection in autocommit, for the length of the block."""
-        connection = await self.take(group, transaction=False)
+        connection = await self.take(group, transaction=False, node=node)
         try:
             yield connection
         finally:

@@ -69,9 +69,15 @@ class Whereabouts:
             first = known.primary
         return [first, *(n for n in known.nodes if n != first)]
 
-    async def connect(self, group: str, **options: Any) -> Connection:
-        """A new connection to the group's primary; psycopg.OperationalError when there is none within the time."""
-        nodes = self._candidates(group)
+    def _node(self, group: str, name: str) -> Node:
+        return next(n for n in self._groups[group].nodes if n.name == name)  # type: ignore[index]
+
+    async def connect(self, group: str, node: str | None = None, **options: Any) -> Connection:
+        """A new connection to the group's primary, or to ``node`` whatever it is.
+
+        psycopg.OperationalError when there is none within the time.
+        """
+        nodes = [self._node(group, node)] if node else self._candidates(group)
         if len(nodes) == 1:
             return await AsyncConnection.connect(**self.conninfo_of(nodes[0]), **options)
         deadline = time.monotonic() + FIND_TIMEOUT_S
@@ -121,9 +127,9 @@ class Whereabouts:
                 if isinstance(result, tuple):
                     await result[1].close()
 
-    def connect_now(self, group: str, **options: Any) -> SyncConnection:
+    def connect_now(self, group: str, node: str | None = None, **options: Any) -> SyncConnection:
         """As :meth:`connect`, waiting in the caller's thread."""
-        nodes = self._candidates(group)
+        nodes = [self._node(group, node)] if node else self._candidates(group)
         if len(nodes) == 1:
             return psycopg.Connection.connect(**self.conninfo_of(nodes[0]), **options)
         deadline = time.monotonic() + FIND_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""Commands about vector indexes: index status, index tune."""
+"""Commands about vector indexes: index create, index status, index tune."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..tuning.calibrate import SAMPLE, tunable
 from ..tuning.picture import svg
 from ..tuning.report import index_status, tuned
 from ..tuning.store import Calibration
+from .new_index import create
 from .options import DsnOption, HomeOption, JsonOption
 from .output import err, out, print_json, size, table_of
 
@@ -29,6 +30,7 @@ TableArgument = Annotated[str | None, typer.Argument(help="One table only.", sho
 
 def add_commands(app: typer.Typer) -> None:
     """Add this module's commands."""
+    index.command()(create)
     app.add_typer(index, name="index")
 
 

@@ -44,9 +44,9 @@ async def _apply(desired: Schema, only_plan: bool, home: Path | None, dsn: str |
     async with connect_async(dsn, home=home) as herd:
         made = await herd.plan(desired)
         if only_plan or not made.steps:
-            print_json(made.as_json()) if json else _show(made, herd.topology.generation)
+            print_json(made.as_json()) if json else show_plan(made, herd.topology.generation)
             return
-        reached = await execute_with_progress(herd, made, "applying")
+        reached = await execute_with_progress(herd, made, "applying", as_json=json)
         if json:
             print_json({**made.as_json(), "generation": reached.generation, "applied": True})
         else:
@@ -54,7 +54,8 @@ async def _apply(desired: Schema, only_plan: bool, home: Path | None, dsn: str |
             out.print(f"applied {len(made.steps)} steps: the herd is at generation {reached.generation}")
 
 
-def _show(plan: Plan, generation: int) -> None:
+def show_plan(plan: Plan, generation: int) -> None:
+    """The steps as a table."""
     if not plan.steps:
         out.print(f"nothing to do: the herd holds all of it (generation {generation})")
         return

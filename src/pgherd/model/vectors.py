@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from ..errors import BadInput
+from .names import quote_ident
 from .schema import Column, Index, VectorType
 
 
@@ -64,12 +68,61 @@ def metric_of_opclass(opclass: str | None) -> Metric | None:
         return None
 
 
+class Served(NamedTuple):
+    """What a vector index answers: searches of a column by ``metric``; ``stored`` is the type its entries have."""
+
+    stored: VectorType
+    metric: Metric
+
+
+MAX_INDEXED = {VectorType.VECTOR: 2000, VectorType.HALFVEC: 4000, VectorType.BIT: 64_000}
+"""Dimensions that an index takes, by the type of its entries (pgvector 0.8, README)."""
+_CAST = re.compile(r"\(CAST\((?P<column>.+) AS (?:public\.)?halfvec\((?P<dim>\d+)\)\)\)")
+_SIGNS = re.compile(
+    r"\(CAST\((?:public\.)?binary_quantize\((?P<column>.+)\) AS (?:pg_catalog\.)?bit\((?P<dim>\d+)\)\)\)"
+)
+
+
+def served_by(index: Index, column: Column) -> Served | None:
+    """What ``index`` answers about a vector column; None where it is about something else.
+
+    Beside the column itself an index may hold its values as halfvec, or their signs as bits (``binary_quantize``),
+    whose Hamming distance stands for the cosine distance. Rows found by either are ranked by the column itself.
+    """
+    kind = column.vector
+    metric = metric_of_opclass(index.opclass)
+    if kind is None or metric is None or index.method not in ("hnsw", "ivfflat"):
+        return None
+    if index.columns:
+        return Served(kind[0], metric) if index.columns[0] == column.name else None
+    found = quantized(index)
+    if found is None or found[:2] != (quote_ident(column.name), kind[1]):
+        return None
+    return Served(found[2], Metric.COSINE if found[2] is VectorType.BIT else metric)
+
+
+@lru_cache(maxsize=1024)
+def quantized(index: Index) -> tuple[str, int, VectorType] | None:
+    """(column as SQL, dimensions, type) of an index over values made smaller; None for any other."""
+    if index.columns or len(index.elements) != 1:
+        return None
+    element = index.elements[0]
+    for pattern, stored in ((_CAST, VectorType.HALFVEC), (_SIGNS, VectorType.BIT)):
+        if match := pattern.match(element):
+            return match["column"], int(match["dim"]), stored
+    return None
+
+
+def quantized_sql(value: str, stored: VectorType, dim: int) -> str:
+    """``value`` (SQL of a vector or halfvec) as an index of that type holds it."""
+    return f"({value}::halfvec({dim}))" if stored is VectorType.HALFVEC else f"(binary_quantize({value})::bit({dim}))"
+
+
 def default_metric(column: Column, indexes: tuple[Index, ...]) -> Metric:
     """The distance that the column's index serves; without one, cosine (Hamming for bit vectors)."""
     for index in indexes:
-        metric = metric_of_opclass(index.opclass)
-        if metric and index.columns[:1] == (column.name,):
-            return metric
+        if served := served_by(index, column):
+            return served.metric
     kind = column.vector
     return Metric.HAMMING if kind and kind[0] is VectorType.BIT else Metric.COSINE
 

@@ -9,14 +9,14 @@ from itertools import groupby
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from ...errors import ChangeRefused, HerdBusy, HerdError, InDoubt, StalePlan
-from ...model.names import Name, quote_literal
+from ...model.names import quote_literal
 from ...model.topology import GroupId, Topology
 from ...planning.plan import Phase, Plan, Step
 from ..base import Connection, OnStep
 from ..failures import talking_to
+from .building import build_index, builds_on
 from .pools import Pools
 from .store import read_generation, write_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers
@@ -28,7 +28,7 @@ SWAP_WAIT_S = 0.5
 """How long a move's commit waits for a lock: writers queue behind it, and it may be part of a deadlock that spans
 servers, which no detector sees. So it gives up before it hurts, lets everybody pass, and tries again."""
 SWAP_ATTEMPTS = 20
-PATIENT = ("build_index", "keep_changes")
+PATIENT = ("keep_changes",)
 """Builds that wait for older transactions while they keep nobody out."""
 
 
@@ -73,7 +73,7 @@ async def _run_phase(pools: Pools, phase: Phase, done: int, total: int, on_step:
             together = list(steps)
             if kind == "build_index":  # each group its own, at the same time
                 tell(together)
-                await _build_all(pools, together)
+                await _build_indexes(pools, phase.result, tuple(together))
                 continue
             for step in together:
                 tell([step])
@@ -206,11 +206,25 @@ async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 async def _build_all(pools: Pools, steps: Sequence[Step]) -> None:
     """Groups build at the same time, each its own steps in order."""
+    await _chains(steps, lambda step, group: _build(pools, step, group))
 
+
+async def _build_indexes(pools: Pools, topology: Topology, steps: tuple[Step, ...]) -> None:
+    """The same for indexes, which are built concurrently: they wait for older transactions, and keep nobody out."""
+
+    async def build(step: Step, group: str) -> None:
+        async with pools.connection(group) as connection:
+            with talking_to(group, f"doing {step.kind} {step.target}"):
+                await build_index(connection, step, topology, builds_on(topology, group, steps))
+
+    await _chains(steps, build)
+
+
+async def _chains(steps: Sequence[Step], run: Callable[[Step, str], Coroutine[Any, Any, None]]) -> None:
     async def chain(group: str) -> None:
         for step in steps:
             if group in step.groups:
-                await _build(pools, step, group)
+                await run(step, group)
 
     await _all(chain(g) for g in dict.fromkeys(g for s in steps for g in s.groups))
 
@@ -218,8 +232,6 @@ async def _build_all(pools: Pools, steps: Sequence[Step]) -> None:
 async def _build(pools: Pools, step: Step, group: str) -> None:
     async with pools.connection(group) as connection:
         with talking_to(group, f"doing {step.kind} {step.target}"):
-            if step.kind == "build_index":
-                await _drop_invalid(connection, step.target)
             if step.kind in PATIENT:
                 await connection.execute(step.sql)
                 return
@@ -231,16 +243,6 @@ async def _build(pools: Pools, step: Step, group: str) -> None:
                     await connection.execute(step.sql)
             except psycopg.errors.LockNotAvailable as error:
                 raise _busy(step, group, error) from error
-
-
-async def _drop_invalid(connection: Connection, index: str) -> None:
-    """An index whose concurrent build was interrupted is useless and in the way."""
-    row = await (
-        await connection.execute("SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)", [index])
-    ).fetchone()
-    if row and not row[0]:
-        name = Name.parse(index)
-        await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(*name)))
 
 
 @asynccontextmanager

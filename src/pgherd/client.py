@@ -31,12 +31,14 @@ from .rows.where import Condition, condition_of
 from .rows.write import Writer, everywhere
 from .search.hits import Hits
 from .search.hybrid import hybrid_request_of
+from .search.narrowing import Narrowing
 from .search.request import Page, Request, request_of, vector_column
 from .search.scatter import scatter
 from .search.words import words_of
-from .tuning.calibrate import SAMPLE, Progress, tune
+from .tuning.calibrate import SAMPLE, tune
 from .tuning.knowledge import Calibrations
 from .tuning.store import Calibration
+from .tuning.tasks import Progress
 
 T = TypeVar("T")
 LOOK_EVERY_S = 2.0
@@ -76,6 +78,7 @@ class AsyncHerd:
         self._embedder = embedder
         self._known: dict[Name, _Known] = {}
         self._calibrations = Calibrations()
+        self._narrowing = Narrowing()
         self._looked_at = monotonic()
 
     @property
@@ -410,7 +413,7 @@ class AsyncTable:
         known = self._herd._about(self._name)
         table, indexes, router = known.table, known.indexes, known.router
         target = vector_column(table, column)
-        options["knowledge"] = self._herd._calibrations
+        options["knowledge"], options["narrowing"] = self._herd._calibrations, self._herd._narrowing
         if words is not None:
             return router, hybrid_request_of(table, indexes, router, vector, words, k=k, column=target, **options)
         for name in ("text_column", "text_config"):

@@ -23,8 +23,9 @@ from .planning.plan import Plan
 from .search.hits import Hits
 from .search.scatter import scatter
 from .search.words import words_of
-from .tuning.calibrate import SAMPLE, Progress
+from .tuning.calibrate import SAMPLE
 from .tuning.store import Calibration
+from .tuning.tasks import Progress
 
 T = TypeVar("T")
 

@@ -8,19 +8,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from ..client import connect_async
 from ..errors import BadInput
 from ..search.request import DEFAULT_RECALL
-from ..tuning.calibrate import SAMPLE, tunable
+from ..tuning.calibrate import SAMPLE
 from ..tuning.picture import svg
 from ..tuning.report import index_status, tuned
 from ..tuning.store import Calibration
+from ..tuning.tasks import tunable
 from .new_index import create
 from .options import DsnOption, HomeOption, JsonOption
-from .output import err, out, print_json, size, table_of
+from .output import out, print_json, size, table_of
+from .progress import tune_with_progress
 
 index = typer.Typer(help="Vector indexes: what there is, and how well it finds.", no_args_is_help=True)
 BAR = 24
@@ -44,7 +44,7 @@ def status(
         print_json({"indexes": entries})
         return
     if not entries:
-        out.print("no vector indexes: [bold]CREATE INDEX … USING hnsw[/] in the schema file")
+        out.print("no vector indexes: [bold]pgherd index create TABLE COLUMN[/]")
         return
     for title, alike in _alike(entries).items():
         rows = [
@@ -54,6 +54,7 @@ def status(
                 size(e["bytes"]),
                 e["rows"],
                 e["dead"],
+                None if e["bloat"] is None else f"{e['bloat']:.0%}",
                 e["valid"],
                 e["recall"],
                 _effort(e),
@@ -61,10 +62,21 @@ def status(
             ]
             for e in alike
         ]
-        names = ["shard", "home", "size", "rows", "dead", "valid", "recall@10", f"for {DEFAULT_RECALL}", "measured"]
+        names = [
+            "shard",
+            "home",
+            "size",
+            "rows",
+            "dead",
+            "bloat",
+            "valid",
+            "recall@10",
+            f"for {DEFAULT_RECALL}",
+            "measured",
+        ]
         out.print(table_of(names, rows, title=escape(title)))
         out.print()
-    out.print("[dim]recall@10 as a search without tuning has it (ef_search 200): mean less one standard error[/]")
+    out.print("[dim]recall@10 as a search without tuning has it: mean less one standard error[/]")
     if any(e["stale"] or not e["calibrated_at"] for e in entries if e["valid"]):
         out.print("[yellow]not measured yet, or out of date[/]: [bold]pgherd index tune[/]")
 
@@ -74,7 +86,8 @@ def _alike(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for e in entries:
         parameters = ", ".join(f"{name}={value}" for name, value in e["parameters"].items())
-        title = f"{e['table']}, {e['column'] or 'an expression'}: {e['method']} ({parameters}), {e['metric']}"
+        what = f"{e['column'] or 'an expression'} as {e['type']}"
+        title = f"{e['table']}, {what}: {e['method']} ({parameters}), {e['metric']}"
         found.setdefault(title, []).append(e)
     return found
 
@@ -130,30 +143,21 @@ def tune(
 
 
 async def _tune(table: str | None, sample: int, home: Path | None, dsn: str | None) -> list[Calibration]:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} questions"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
     async with connect_async(dsn, home=home) as herd:
         topology = herd.topology
         names = [t.name.sql for t in topology.schema.tables if tunable(t, topology.indexes(t))]
         if table is None and not names:
-            raise BadInput("no table of this herd has an hnsw or ivfflat index", hint="CREATE INDEX … USING hnsw")
+            raise BadInput("no table of this herd has a vector index", hint="pgherd index create TABLE COLUMN")
         found: list[Calibration] = []
-        with Bar(*columns, console=err, transient=True) as bar:
-            for name in [table] if table else names:
-                task = bar.add_task(escape(f"measuring {name}"), total=None)
-
-                def show(done: int, total: int, task: Any = task) -> None:
-                    bar.update(task, completed=done, total=total)
-
-                found += await herd.table(name).tune(sample=sample, progress=show)
+        for name in [table] if table else names:
+            found += await tune_with_progress(herd.table(name), None, sample)
         return found
 
 
 def _show(entry: dict[str, Any], recall: float) -> None:
     out.print(
-        f"[bold]{escape(entry['relation'])}[/] {escape(entry['column'])}: {entry['method']}, {entry['metric']}, "
+        f"[bold]{escape(entry['relation'])}[/] {escape(entry['column'])} as {entry['type']}: "
+        f"{entry['method']}, {entry['metric']}, "
         f"{entry['rows']:,} rows, {entry['sample']} questions"
     )
     name = "ef_search" if entry["method"] == "hnsw" else "probes"

@@ -14,16 +14,21 @@ from ..client import AsyncHerd, connect_async
 from ..dialect.new_index import new_index
 from ..errors import BadInput
 from ..model.names import Name
-from ..model.schema import Index, Schema, Table, VectorType
+from ..model.schema import Column, Index, Schema, Table, VectorType
 from ..model.vectors import Metric
 from ..planning.plan import Plan
+from ..planning.sizes import value_bytes
 from ..search.request import vector_column
+from ..tuning.calibrate import MIN_SAMPLE
 from ..tuning.report import index_status
 from .options import DsnOption, HomeOption, JsonOption
 from .output import out, print_json, size
-from .progress import execute_with_progress
+from .progress import execute_with_progress, tune_with_progress
 from .schema import show_plan
 
+SAMPLE = 40
+READ_BYTES = 8 << 30
+"""What measuring a new index may read: some seconds from memory, a minute from disk."""
 _METHODS = {"hnsw": ("m", "ef_construction"), "ivfflat": ("lists",)}
 
 
@@ -42,6 +47,7 @@ def create(
     ef_construction: Annotated[int | None, typer.Option(help="hnsw: candidates looked at while building (64).")] = None,
     lists: Annotated[int | None, typer.Option(help="ivfflat: lists that rows are shared out to (100).")] = None,
     name: Annotated[str | None, typer.Option(help="Its name, instead of one as PostgreSQL chooses.")] = None,
+    tune: Annotated[bool, typer.Option(help="Measure its recall at once, with a small sample.")] = True,
     plan: Annotated[bool, typer.Option("--plan", help="Print the steps and change nothing.")] = False,
     home: HomeOption = None,
     dsn: DsnOption = None,
@@ -55,33 +61,56 @@ def create(
         if option not in _METHODS[method]:
             raise BadInput(f"{option} is no parameter of {method}", hint=f"it takes {', '.join(_METHODS[method])}")
     wanted = {"method": method, "metric": metric, "stored": stored, "options": given, "name": name}
-    asyncio.run(_create(table, column, wanted, plan, home, dsn, json))
+    asyncio.run(_create(table, column, wanted, plan, tune, home, dsn, json))
 
 
 async def _create(
-    table: str, column: str, wanted: dict[str, Any], only_plan: bool, home: Path | None, dsn: str | None, json: bool
+    table: str,
+    column: str,
+    wanted: dict[str, Any],
+    only_plan: bool,
+    tune: bool,
+    home: Path | None,
+    dsn: str | None,
+    json: bool,
 ) -> None:
     async with connect_async(dsn, home=home) as herd:
         topology = await herd.engine.refresh()
         definition = topology.table(table)
-        index = new_index(topology.schema, definition, vector_column(definition, column), **wanted)
+        target = vector_column(definition, column)
+        index = new_index(topology.schema, definition, target, **wanted)
         made = await herd.plan(Schema(items=(index,)))
         if only_plan or not made.steps:
-            print_json(_document(made, index, 0.0, applied=False)) if json else _show(made, index, herd)
+            print_json(_document(made, index, 0.0, 0, applied=False)) if json else _show(made, index, herd)
             return
         started = time.perf_counter()
         await execute_with_progress(herd, made, "building", as_json=json)
         seconds = time.perf_counter() - started
+        built = await _built(herd, made, definition)
+        sample = sample_for(sum(e["rows"] for e in built), target) if tune else 0
+        measured = await tune_with_progress(herd.table(table), column, sample) if sample else ()
         if json:
-            print_json(_document(made, index, seconds, applied=True))
+            print_json(_document(made, index, seconds, len(measured), applied=True))
             return
-        total = await _bytes(herd, made, definition)
-        where = f"{size(total)} in {seconds:.1f} s; the herd is at generation {herd.topology.generation}"
-        out.print(f"built [bold]{escape(str(index.name))}[/]: {where}")
+        where = f"{size(sum(e['bytes'] for e in built))} in {seconds:.1f} s"
+        out.print(f"built [bold]{escape(str(index.name))}[/]: {where}; generation {herd.topology.generation}")
+        if measured:
+            out.print(f"measured with {sample} questions: [bold]pgherd index status[/] shows it, index tune asks more")
+        elif tune:
+            out.print("not measured: it would take long, or there are no rows; [bold]pgherd index tune[/] does it")
 
 
-def _document(plan: Plan, index: Index, seconds: float, *, applied: bool) -> dict[str, Any]:
-    return {**plan.as_json(), "index": str(index.name), "applied": applied, "seconds": round(seconds, 3)}
+def sample_for(rows: int, column: Column) -> int:
+    """How many questions to measure a new index with: each reads every vector once; 0 where that takes too long."""
+    assert column.vector is not None
+    read = rows * value_bytes(column.vector[1] or 0, column.vector[0])
+    affordable = READ_BYTES // read if read else 0
+    return min(SAMPLE, affordable) if affordable >= MIN_SAMPLE else 0
+
+
+def _document(plan: Plan, index: Index, seconds: float, measured: int, *, applied: bool) -> dict[str, Any]:
+    done = {"applied": applied, "seconds": round(seconds, 3), "measured": measured}
+    return {**plan.as_json(), "index": str(index.name), **done}
 
 
 def _show(plan: Plan, index: Index, herd: AsyncHerd) -> None:
@@ -91,6 +120,7 @@ def _show(plan: Plan, index: Index, herd: AsyncHerd) -> None:
         out.print(f"nothing to do: index [bold]{escape(str(index.name))}[/] is there")
 
 
-async def _bytes(herd: AsyncHerd, plan: Plan, table: Table) -> int:
+async def _built(herd: AsyncHerd, plan: Plan, table: Table) -> list[dict[str, Any]]:
+    """What index status says of the parts that the plan built."""
     built = {str(Name.parse(s.target)) for s in plan.steps if s.kind == "build_index"}
-    return sum(e["bytes"] for e in await index_status(herd.engine, table) if e["index"] in built)
+    return [e for e in await index_status(herd.engine, table) if e["index"] in built]

@@ -7,12 +7,13 @@ import sys
 from contextlib import AsyncExitStack
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..client import AsyncHerd
+from ..client import AsyncHerd, AsyncTable
 from ..model.topology import Topology
 from ..planning.plan import Plan, Step
 from ..tuning.building import Build, watching
+from ..tuning.store import Calibration
 from .output import err, shorten
 
 
@@ -32,6 +33,19 @@ async def execute_with_progress(herd: AsyncHerd, plan: Plan, doing: str, *, as_j
                 tell = _print if as_json else _Bars(bar)
                 await stack.enter_async_context(watching(herd.engine, groups, tell))
             return await herd.execute(plan, on_step)
+
+
+async def tune_with_progress(table: AsyncTable, column: str | None, sample: int) -> tuple[Calibration, ...]:
+    """Measure a table's vector indexes, all or one column's."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} questions"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(escape(f"measuring {table.definition.name}"), total=None)
+        return await table.tune(
+            column, sample=sample, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
 
 
 class _Bars:

@@ -20,6 +20,7 @@ from ..loading import Loaded
 from ..loading import Progress as LoadProgress
 from ..loading import load as load_file
 from ..search.hits import Hits
+from ..tuning.report import drifted
 from .options import DsnOption, HomeOption, JsonOption, ModelOption, RegionOption
 from .output import err, out, print_json, rows_table, table_of
 from .servers import local_psql
@@ -102,9 +103,12 @@ async def _load(
                 rate = p.rows / p.seconds if p.seconds else 0
                 bar.update(task, total=p.bytes_total, completed=p.bytes_done, rows=p.rows, rate=rate)
 
-            return await load_file(
+            loaded = await load_file(
                 herd, table, file, embed=embed or None, reject_file=reject, restart=restart, progress=show
             )
+        if await drifted(herd.engine, herd.table(table).definition, loaded.rows):
+            err.print("[dim]recall was measured before these rows, or never:[/] pgherd index tune")
+        return loaded
 
 
 def search(

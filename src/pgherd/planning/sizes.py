@@ -72,6 +72,16 @@ def hnsw_bytes(rows: int, dim: int, kind: VectorType, m: int) -> Size:
     return Size(PAGE + _hnsw(rows, elements), formula)
 
 
+def ivfflat_bytes(rows: int, dim: int, kind: VectorType, lists: int) -> Size:
+    """An IVFFlat index that was just built; lists of equal length."""
+    value = value_bytes(dim, kind)
+    entry = _aligned(8 + value) + 4
+    each = max(1, ceil(ceil(rows / lists) / max(1, HNSW_ROOM // entry)))
+    centres = ceil(lists / max(1, HNSW_ROOM // (_aligned(12 + value) + 4)))
+    formula = f"{lists:,} lists x {each:,} pages of {HNSW_ROOM // entry} entries (8 + {value:,} + 4), and their centres"
+    return Size(PAGE * (1 + centres + lists * each), formula)
+
+
 def value_bytes(dim: int, kind: VectorType) -> int:
     """One value with its header."""
     return 8 + _component_bytes(dim, kind)

@@ -5,24 +5,52 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from ..model.names import Name
+from ..model.schema import VectorType
 from ..model.vectors import Metric
+
+MAX_EF = 1000
+"""The most that pgvector takes for hnsw.ef_search."""
+SPARE = 10
+"""Half precision swaps near neighbours only: so many rows more than asked for are ranked by the column itself."""
+OVERSAMPLING = 20
+"""Signs tell little: so many times the rows asked for are ranked by the column itself, where nothing was measured."""
+USUAL_EF, USUAL_EF_OF_BITS = 200, 400
+MAX_SCAN_TUPLES = 20_000
+"""pgvector's own hnsw.max_scan_tuples: how many rows a scan looks at in search of some that match a condition."""
+
+
+class Via(NamedTuple):
+    """An index over values made smaller: their type, and how many it gives to be ranked by the column itself."""
+
+    stored: VectorType
+    ranked: int
 
 
 class Effort(NamedTuple):
-    """Settings of one group for one search. ``probes`` None leaves ivfflat's to the server."""
+    """Settings of one group for one search. ``probes`` None leaves ivfflat's to the server.
+
+    ``via`` None searches the column's own index. ``max_scan`` is how many rows a scan of an hnsw index may look at.
+    """
 
     ef_search: int
     probes: int | None = None
     exact: bool = False
+    via: Via | None = None
+    max_scan: int = MAX_SCAN_TUPLES
 
 
 class Aim(NamedTuple):
-    """What a search wants of an index: the share of the nearest rows to be found, at any price if ``promised``."""
+    """What a search wants of an index: the share of the nearest rows to be found, at any price if ``promised``.
+
+    ``indexes`` are the types of the entries of the indexes there are, the column's ``own`` type first if it is one.
+    """
 
     column: str
     metric: Metric
     recall: float
     promised: bool
+    own: VectorType
+    indexes: tuple[VectorType, ...]
     default: Effort
     """for indexes of which nothing is known"""
 
@@ -30,6 +58,27 @@ class Aim(NamedTuple):
 class Knowledge(Protocol):
     """Who knows what effort the indexes of a herd need."""
 
-    async def effort(self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim) -> Effort:
-        """The effort to find the ``k`` nearest in these shards of one group, to which ``connection`` (any kind) is."""
+    async def effort(
+        self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim, whole: bool
+    ) -> Effort:
+        """The effort to find the ``k`` nearest in these shards of one group, to which ``connection`` (any kind) is.
+
+        ``whole``: all shards of the table are asked, so that each need only find its share of the ``k``.
+        """
         ...
+
+
+def usual_effort(stored: VectorType, own: VectorType, k: int) -> Effort:
+    """The effort for an index of which nothing is known."""
+    quantized = stored is VectorType.BIT and own is not VectorType.BIT
+    ef = max(USUAL_EF_OF_BITS, OVERSAMPLING * k) if quantized else max(USUAL_EF, 4 * k)
+    return with_index(Effort(min(MAX_EF, ef)), stored, own, k)
+
+
+def with_index(effort: Effort, stored: VectorType, own: VectorType, k: int) -> Effort:
+    """The same effort on the index of that type. Of an hnsw index of bits all candidates are ranked by the column."""
+    if stored is own:
+        return effort._replace(via=None)
+    if stored is VectorType.BIT:
+        return effort._replace(via=Via(stored, max(effort.ef_search, 2 * k)))
+    return effort._replace(via=Via(stored, k + SPARE))

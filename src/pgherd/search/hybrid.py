@@ -21,9 +21,10 @@ from ..model.schema import Column, Index, Table
 from ..routing.route import Router
 from ..rows.quoting import escaped
 from ..rows.types import cast_type, reads_binary
+from .effort import Via
 from .hits import Hit
 from .request import MAX_K, Request, request_of
-from .statement import MAX_TEXTS, Shape, Statement, question_sql
+from .statement import MAX_TEXTS, Shape, Statement, distance_sql, source_sql
 from .words import Document, Words, document_of
 
 K0 = 60
@@ -62,12 +63,14 @@ def hybrid_request_of(
 
 
 @lru_cache(maxsize=MAX_TEXTS)
-def hybrid_statement_of(shape: Shape, document: Document, relations: tuple[Name, ...], exact: bool) -> Statement:
+def hybrid_statement_of(
+    shape: Shape, document: Document, relations: tuple[Name, ...], exact: bool, via: Via | None = None
+) -> Statement:
     """SELECT list, value to order by, distance, number of the shard, columns wanted, key: both lists in one statement.
 
     ``shape.k`` is the depth of each list. Parameters: ``pgherd_q``, ``pgherd_words`` and the condition's.
     """
-    near = [_near(shape, relation, number, exact) for number, relation in enumerate(relations)]
+    near = [_near(shape, relation, number, exact, via) for number, relation in enumerate(relations)]
     matching = [_matching(shape, document, relation, number) for number, relation in enumerate(relations)]
     text = f"({_best(shape, near)}) UNION ALL ({_best(shape, matching)})"
     binary = all(reads_binary(t) for _, t in (*shape.columns, *shape.key))
@@ -81,14 +84,13 @@ def _best(shape: Shape, selects: Sequence[str]) -> str:
     return f"SELECT * FROM ({union}) gathered ORDER BY {_order(shape, 'pgherd_value')} LIMIT {shape.k}"
 
 
-def _near(shape: Shape, relation: Name, number: int, exact: bool) -> str:
-    distance = _distance(shape)
+def _near(shape: Shape, relation: Name, number: int, exact: bool, via: Via | None) -> str:
+    distance = distance_sql(shape)
     conditions = [shape.condition] if shape.condition else []
-    if shape.nullable:
-        conditions.append(f"{escaped(quote_ident(shape.column))} IS NOT NULL")
     # The index gives the order only to the bare operator; an exact scan can break ties by key as well.
     order = ", ".join([f"{distance} + 0", *_keys(shape)]) if exact else distance
-    return _select(shape, NEAR, distance, relation, number, conditions, order)
+    source = source_sql(shape, relation, conditions, None if exact else via)
+    return _select(shape, NEAR, distance, number, source, order)
 
 
 def _matching(shape: Shape, document: Document, relation: Name, number: int) -> str:
@@ -96,24 +98,18 @@ def _matching(shape: Shape, document: Document, relation: Name, number: int) -> 
     text = escaped(document.expression)
     value = f"-ts_rank_cd({text}, {query})::float8"
     conditions = [f"{text} @@ {query}", *([shape.condition] if shape.condition else [])]
-    return _select(shape, MATCHING, value, relation, number, conditions, _order(shape, value))
+    where = " AND ".join(conditions)
+    source = f"{escaped(relation.sql)} AS {escaped(quote_ident(shape.alias))} WHERE {where}"
+    return _select(shape, MATCHING, value, number, source, _order(shape, value))
 
 
-def _select(
-    shape: Shape, which: int, value: str, relation: Name, number: int, conditions: Sequence[str], order: str
-) -> str:
+def _select(shape: Shape, which: int, value: str, number: int, source: str, order: str) -> str:
     columns = "".join(", " + escaped(quote_ident(n)) for n, _ in shape.columns)
     keys = "".join(f", {key} AS pgherd_key_{i}" for i, key in enumerate(_keys(shape)))
-    source = f"{escaped(relation.sql)} AS {escaped(quote_ident(shape.alias))}"
-    where = " WHERE " + " AND ".join(conditions) if conditions else ""
     return (
-        f"SELECT {which}::int2, {value} AS pgherd_value, {_distance(shape)}, {number}::int2{columns}{keys}"
-        f" FROM {source}{where} ORDER BY {order} LIMIT {shape.k}"
+        f"SELECT {which}::int2, {value} AS pgherd_value, {distance_sql(shape)}, {number}::int2{columns}{keys}"
+        f" FROM {source} ORDER BY {order} LIMIT {shape.k}"
     )
-
-
-def _distance(shape: Shape) -> str:
-    return f"({escaped(quote_ident(shape.column))} {escaped(shape.operator)} {question_sql(shape)})"
 
 
 def _keys(shape: Shape) -> list[str]:

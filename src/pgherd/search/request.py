@@ -11,16 +11,15 @@ import numpy as np
 from ..engines.wire import encode
 from ..errors import BadInput, DimensionMismatch
 from ..model.schema import Column, Index, Table, VectorType
-from ..model.vectors import Metric, check_metric, default_metric, metric_of_opclass
+from ..model.vectors import Metric, check_metric, default_metric, served_by
 from ..routing.route import Router
 from ..rows.where import Condition, condition_of
-from .effort import Aim, Effort, Knowledge
+from .effort import Aim, Effort, Knowledge, usual_effort, with_index
+from .narrowing import Narrowing
 from .statement import Shape, typed
 from .words import Words
 
 MAX_K = 10_000
-DEFAULT_EF_SEARCH = 200
-"""pgvector's own default of 40 finds 77 % of the ten nearest among real texts that come in families (ICD-10-CM)."""
 DEFAULT_RECALL = 0.95
 """What a search aims at that asks for nothing, over indexes that were tuned."""
 
@@ -54,6 +53,7 @@ class Request:
     aim: Aim | None = None
     knowledge: Knowledge | None = None
     words: Words | None = None
+    narrowing: Narrowing | None = None
 
 
 def request_of(
@@ -74,6 +74,7 @@ def request_of(
     ef_search: int | None = None,
     recall: float | None = None,
     knowledge: Knowledge | None = None,
+    narrowing: Narrowing | None = None,
 ) -> Request:
     """Check a search against ``table``. Raises BadInput, DimensionMismatch."""
     if not isinstance(k, int) or not 1 <= k <= MAX_K:
@@ -103,10 +104,15 @@ def request_of(
         k,
         after is not None,
     )
-    effort = Effort(ef_search or min(1000, max(DEFAULT_EF_SEARCH, 4 * k)))
+    assert column.vector is not None
+    own = column.vector[0]
+    kinds = _kinds(indexes, column, distance)
+    effort = usual_effort(kinds[0] if kinds else own, own, k)
+    if ef_search is not None:
+        effort = with_index(effort._replace(ef_search=ef_search), kinds[0] if kinds else own, own, k)
     aim = None
     if knowledge is not None and ef_search is None:
-        aim = Aim(column.name, distance, recall or DEFAULT_RECALL, recall is not None, effort)
+        aim = Aim(column.name, distance, recall or DEFAULT_RECALL, recall is not None, own, kinds, effort)
     return Request(
         table,
         shape,
@@ -114,12 +120,13 @@ def request_of(
         k,
         condition,
         wanted,
-        exact or recall == 1 or not any(_serves(i, column, distance) for i in indexes),
+        exact or recall == 1 or not kinds,
         None if min_similarity is None else distance.max_distance(min_similarity, dim),
         after,
         effort,
         aim,
         knowledge,
+        narrowing=narrowing,
     )
 
 
@@ -132,9 +139,15 @@ def _check_recall(recall: float | None, ef_search: int | None) -> None:
         raise BadInput("both recall and ef_search are given", hint="leave ef_search out: it is chosen for the recall")
 
 
-def _serves(index: Index, column: Column, metric: Metric) -> bool:
-    """Whether a search may use the index; without one every row is read anyway."""
-    return index.columns[:1] == (column.name,) and metric_of_opclass(index.opclass) is metric
+def _kinds(indexes: tuple[Index, ...], column: Column, metric: Metric) -> tuple[VectorType, ...]:
+    """The types of the entries of the indexes that a search may use, the most exact first; without one every row is
+    read anyway. An index of some rows only counts where it holds the column itself: the server sees whether it fits.
+    """
+    assert column.vector is not None
+    own = column.vector[0]
+    served = ((i, served_by(i, column)) for i in indexes)
+    found = {s.stored for i, s in served if s and s.metric is metric and (i.where is None or s.stored is own)}
+    return tuple(t for t in VectorType if t in found)
 
 
 def vector_column(table: Table, name: str | None) -> Column:

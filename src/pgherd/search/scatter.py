@@ -23,6 +23,7 @@ from ..routing.route import Router
 from .effort import Effort
 from .hits import GroupTiming, Hit, Hits, merge, next_page
 from .hybrid import fuse, hits_of, hybrid_statement_of
+from .narrowing import Matching, estimate_statement, estimated_rows, is_narrow
 from .request import Request, parameters_of
 from .statement import Statement, statement_of
 
@@ -39,7 +40,7 @@ class _Part:
     matching: list[Hit] = field(default_factory=list)
     ms: float = 0.0
     missing: bool = False
-    exact: bool = False
+    effort: Effort = field(default_factory=lambda: Effort(0))
 
     @property
     def relations(self) -> tuple[Name, ...]:
@@ -52,21 +53,28 @@ async def scatter(source: Engine | Immediate, router: Router, request: Request, 
     Raises GroupUnavailable naming the group when one that could hold a hit doesn't answer, unless ``partial``.
     """
     parts = _parts(router, request)
+    whole = sum(len(p.shards) for p in parts) == len(router.shards)
     async with AsyncExitStack() as connections:
         for part in parts:
             try:
-                connection = await connections.enter_async_context(source.connection(part.home))
-                await _prepare(connection, part, request)
-                part.connection = connection
+                part.connection = await connections.enter_async_context(source.connection(part.home))
+                part.effort = await _effort(part.connection, part, request, whole)
+            except GroupUnavailable:
+                _miss(part, partial)
+        await _narrow(source, request, parts, partial=partial)
+        for part in parts:
+            try:
+                await _set_effort(part.connection, part)
             except GroupUnavailable:
                 _miss(part, partial)
         await _ask(source, request, parts, partial=partial)
-        short = [p for p in parts if not p.exact and len(p.hits) < request.k]
+        short = [p for p in parts if not p.missing and not p.effort.exact and len(p.hits) < request.k]
         if short:
             # An index scan gives up after hnsw.max_scan_tuples, and misses rows no edge leads to; what it did not
             # find may still match. Few rows match then, so looking at all of them is cheap.
             for part in short:
-                part.exact = True
+                part.effort = part.effort._replace(exact=True)
+                _learn(request, part, Matching(0, 1))
             await _ask(source, request, short, partial=partial)
     if request.words is not None:
         best = fuse([(p.hits, p.matching) for p in parts], request.k, request.words.k)
@@ -93,18 +101,21 @@ def _miss(part: _Part, partial: bool) -> None:
     part.missing, part.hits, part.matching = True, [], []
 
 
+async def _wait(source: Engine | Immediate, questions: Sequence[Question]) -> None:
+    if isinstance(source, Immediate):
+        wait_for(questions)
+    else:
+        await wait_for_async(questions)
+
+
 async def _ask(source: Engine | Immediate, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:
     asked = [p for p in parts if not p.missing]
     values = parameters_of(request)
     for part in asked:
         assert part.connection is not None
-        statement = _statement(request, part.relations, part.exact)
+        statement = _statement(request, part.relations, part.effort)
         part.question = Question(part.connection, statement.text, values, binary=statement.binary)
-    questions = [p.question for p in asked if p.question is not None]
-    if isinstance(source, Immediate):
-        wait_for(questions)
-    else:
-        await wait_for_async(questions)
+    await _wait(source, [p.question for p in asked if p.question is not None])
     for part in asked:
         try:
             _take(request, part)
@@ -112,10 +123,63 @@ async def _ask(source: Engine | Immediate, request: Request, parts: Sequence[_Pa
             _miss(part, partial)
 
 
-def _statement(request: Request, relations: tuple[Name, ...], exact: bool) -> Statement:
+def _statement(request: Request, relations: tuple[Name, ...], effort: Effort) -> Statement:
     if request.words is not None:
-        return hybrid_statement_of(request.shape, request.words.document, relations, exact)
-    return statement_of(request.shape, relations, exact)
+        return hybrid_statement_of(request.shape, request.words.document, relations, effort.exact, effort.via)
+    return statement_of(request.shape, relations, effort.exact, effort.via)
+
+
+async def _narrow(source: Engine | Immediate, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:
+    """Let groups read every row where an index scan would look for rows that match for too long."""
+    shape, values, known = request.shape, request.condition.parameters, request.narrowing
+    if not shape.condition or known is None:
+        return
+    asked = [p for p in parts if not p.missing and not p.effort.exact]
+    for condition in ("", shape.condition):
+        unknown = [p for p in asked if not p.missing and _expected(request, p, condition) is None]
+        for part in unknown:
+            assert part.connection is not None
+            text = estimate_statement(shape.alias, part.relations, condition)
+            part.question = Question(part.connection, text, values if condition else {}, binary=False)
+        if unknown:
+            await _wait(source, [p.question for p in unknown if p.question is not None])
+        for part in unknown:
+            try:
+                _keep_estimate(request, part, condition)
+            except GroupUnavailable:
+                _miss(part, partial)
+    for part in asked:
+        expected = _expected(request, part, shape.condition)
+        if expected is not None and is_narrow(expected, request.k, part.effort.max_scan):
+            part.effort = part.effort._replace(exact=True)
+
+
+def _expected(request: Request, part: _Part, condition: str) -> Matching | None:
+    assert request.narrowing is not None
+    if condition:
+        return request.narrowing.expected(part.home, part.relations, condition, request.condition.parameters)
+    rows = request.narrowing.rows(part.home, part.relations)
+    return None if rows is None else Matching(rows, rows)
+
+
+def _keep_estimate(request: Request, part: _Part, condition: str) -> None:
+    question, known = part.question, request.narrowing
+    assert question is not None
+    assert known is not None
+    part.ms += question.ms
+    if question.error is not None:
+        raise translate(question.error, part.home, f"searching {request.table.name}") from question.error
+    found = estimated_rows(question.rows)
+    if condition:
+        _learn(request, part, Matching(found, known.rows(part.home, part.relations) or found))
+    else:
+        known.learn_rows(part.home, part.relations, found)
+
+
+def _learn(request: Request, part: _Part, found: Matching) -> None:
+    if request.narrowing is not None and request.shape.condition:
+        values = request.condition.parameters
+        request.narrowing.learn(part.home, part.relations, request.shape.condition, values, found)
 
 
 def _take(request: Request, part: _Part) -> None:
@@ -138,29 +202,30 @@ def _take(request: Request, part: _Part) -> None:
     part.hits.sort(key=attrgetter("distance"))
 
 
-async def _prepare(connection: Any, part: _Part, request: Request) -> None:
-    """Choose the effort for a part, and bring its session's settings to it."""
-    effort = request.effort
+async def _effort(connection: Any, part: _Part, request: Request, whole: bool) -> Effort:
+    """The effort that a part needs."""
     if request.exact:
-        effort = effort._replace(exact=True)
-    elif request.aim is not None and request.knowledge is not None:
-        effort = await request.knowledge.effort(connection, part.home, part.relations, request.k, request.aim)
-    part.exact = effort.exact
-    await _set_effort(connection, part.home, effort._replace(exact=False))
+        return request.effort._replace(exact=True)
+    if request.aim is None or request.knowledge is None:
+        return request.effort
+    return await request.knowledge.effort(connection, part.home, part.relations, request.k, request.aim, whole)
 
 
-async def _set_effort(connection: Any, home: str, effort: Effort) -> None:
+async def _set_effort(connection: Any, part: _Part) -> None:
     """Bring the session's search settings to what this request needs; most requests need what the last one did."""
-    if getattr(connection, "pgherd_effort", None) == effort:
+    effort = part.effort
+    settings = (effort.ef_search, effort.probes, effort.max_scan)
+    if part.missing or effort.exact or getattr(connection, "pgherd_effort", None) == settings:
         return
     # A setting of NULL goes back to the server's own.
     query = (
         "SELECT set_config('hnsw.ef_search', %s, false), set_config('ivfflat.probes', %s, false),"
+        " set_config('hnsw.max_scan_tuples', %s, false),"
         " set_config('hnsw.iterative_scan', 'strict_order', false),"
         " set_config('ivfflat.iterative_scan', 'relaxed_order', false)"
     )
-    with talking_to(home, "setting up a search"):
-        done = connection.execute(query, [str(effort.ef_search), None if effort.probes is None else str(effort.probes)])
+    with talking_to(part.home, "setting up a search"):
+        done = connection.execute(query, [None if s is None else str(s) for s in settings])
         if not hasattr(done, "fetchone"):
             await done
-    connection.pgherd_effort = effort
+    connection.pgherd_effort = settings

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from ..model.names import Name, quote_ident
 from ..model.schema import Table, VectorType
+from ..model.vectors import Metric, quantized_sql
 from ..rows.quoting import escaped
 from ..rows.types import cast_type, reads_binary
+from .effort import Via
 
 MAX_TEXTS = 2048
 
@@ -42,7 +44,7 @@ def typed(table: Table, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache(maxsize=MAX_TEXTS)
-def statement_of(shape: Shape, relations: tuple[Name, ...], exact: bool) -> Statement:
+def statement_of(shape: Shape, relations: tuple[Name, ...], exact: bool, via: Via | None = None) -> Statement:
     """SELECT distance, number of the shard, columns wanted, key. ``exact`` keeps the vector index out of it.
 
     Parameters: ``pgherd_q``, the condition's, and for paging ``pgherd_after`` and a ``pgherd_seen_N`` list per key
@@ -50,27 +52,54 @@ def statement_of(shape: Shape, relations: tuple[Name, ...], exact: bool) -> Stat
     Querying). Always the same object for the same arguments, which is what the driver's own cache is fastest for.
     """
     binary = all(reads_binary(t) for _, t in (*shape.columns, *shape.key))
-    parts = [_shard_select(shape, relation, number, exact) for number, relation in enumerate(relations)]
+    parts = [_shard_select(shape, relation, number, exact, via) for number, relation in enumerate(relations)]
     if len(parts) == 1:
         return Statement(parts[0].encode(), binary)
     union = " UNION ALL ".join(f"({p})" for p in parts)
     return Statement(f"SELECT * FROM ({union}) gathered ORDER BY 1 LIMIT {shape.k}".encode(), binary)
 
 
-def _shard_select(shape: Shape, relation: Name, number: int, exact: bool) -> str:
-    column = escaped(quote_ident(shape.column))
-    distance = f"({column} {escaped(shape.operator)} {question_sql(shape)})"
+def _shard_select(shape: Shape, relation: Name, number: int, exact: bool, via: Via | None) -> str:
+    distance = distance_sql(shape)
     conditions = [shape.condition] if shape.condition else []
     if shape.paging:
         conditions += [f"{distance} >= %(pgherd_after)s", _not_seen(shape)]
+    columns = "".join(", " + escaped(quote_ident(n)) for n, _ in (*shape.columns, *shape.key))
+    source = source_sql(shape, relation, conditions, None if exact else via)
+    order = f"{distance} + 0" if exact else distance
+    return f"SELECT {distance}, {number}::int2{columns} FROM {source} ORDER BY {order} LIMIT {shape.k}"
+
+
+def source_sql(shape: Shape, relation: Name, conditions: Sequence[str], via: Via | None) -> str:
+    """What a shard's nearest rows come from: FROM and WHERE.
+
+    Where an index holds the values made smaller, it gives its nearest, and they are ranked by the column outside.
+    """
+    column, alias = escaped(quote_ident(shape.column)), escaped(quote_ident(shape.alias))
     if shape.nullable:
         # Rows without a vector are on no index; any other scan has to leave them out itself.
-        conditions.append(f"{column} IS NOT NULL")
+        conditions = [*conditions, f"{column} IS NOT NULL"]
     where = " WHERE " + " AND ".join(conditions) if conditions else ""
-    columns = "".join(", " + escaped(quote_ident(n)) for n, _ in (*shape.columns, *shape.key))
-    source = f"{escaped(relation.sql)} AS {escaped(quote_ident(shape.alias))}"
-    order = f"{distance} + 0" if exact else distance
-    return f"SELECT {distance}, {number}::int2{columns} FROM {source}{where} ORDER BY {order} LIMIT {shape.k}"
+    source = f"{escaped(relation.sql)} AS {alias}{where}"
+    if via is None:
+        return source
+    names = dict.fromkeys([shape.column, *(n for n, _ in (*shape.columns, *shape.key))])
+    listed = ", ".join(escaped(quote_ident(n)) for n in names)
+    order = _quantized_distance(shape, via.stored)
+    return f"(SELECT {listed} FROM {source} ORDER BY {order} LIMIT {via.ranked}) AS {alias}"
+
+
+def distance_sql(shape: Shape) -> str:
+    """The distance of a row to the question."""
+    return f"({escaped(quote_ident(shape.column))} {escaped(shape.operator)} {question_sql(shape)})"
+
+
+def _quantized_distance(shape: Shape, stored: VectorType) -> str:
+    dim = int(shape.column_type.partition("(")[2].rstrip(")"))
+    column = quantized_sql(quote_ident(shape.column), stored, dim)
+    operator = Metric.HAMMING.operator if stored is VectorType.BIT else shape.operator
+    question = quantized_sql(f"%(pgherd_q)s::{cast_type(shape.column_type)}", stored, dim)
+    return f"({escaped(column)} {escaped(operator)} {question})"
 
 
 def question_sql(shape: Shape) -> str:

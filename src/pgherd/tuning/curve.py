@@ -14,6 +14,8 @@ from itertools import pairwise
 from math import ceil, exp, log
 from typing import Any, NamedTuple
 
+from ..search.effort import MAX_SCAN_TUPLES
+
 DEPTHS = (1, 3, 10, 30, 100)
 """Recall is known for the first so many rows."""
 MAX_EFFORT = {"hnsw": 1000, "ivfflat": 32768}
@@ -31,11 +33,16 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One effort: median milliseconds, and per depth the lower bound of recall; None where it can't be known."""
+    """One effort: median milliseconds, and per depth the lower bound of recall; None where it can't be known.
+
+    ``recall`` is the share of the shard's own nearest that is found; ``among`` of the whole table's, when all its
+    shards are asked at this effort: each then needs to find fewer and nearer rows, and gets there with less.
+    """
 
     effort: int
     ms: float
     recall: tuple[float | None, ...]
+    among: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +54,27 @@ class Curve:
     exact_ms: float
     depths: tuple[int, ...] = DEPTHS
 
-    def effort_for(self, recall: float, k: int, *, promised: bool = True) -> Choice:
+    def effort_for(self, recall: float, k: int, *, promised: bool = True, whole: bool = False) -> Choice:
         """The cheapest way to find ``recall`` (0 to 1) of the ``k`` nearest: least effort, or reading every row.
 
-        A k beyond the last depth takes effort in proportion. Where no effort is enough, every row is read; with
-        ``promised`` False only if that takes no longer than the most effort does.
+        ``whole``: of the k nearest of the whole table, all its shards being asked. A k beyond the last depth takes
+        effort in proportion. Where no effort is enough, every row is read; with ``promised`` False only if that takes
+        no longer than the most effort does.
         """
-        known = self._known(k)
+        known = self._known(k, whole)
         reached = _least(known, recall)
         if reached is not None:
             effort = max(ceil(reached * max(1.0, k / self.depths[-1])), self._floor(k))
             if effort <= MAX_EFFORT[self.method]:
-                return self._cheaper(effort, k)
+                return self._cheaper(effort, k, whole)
         most = MAX_EFFORT[self.method] if k > self.depths[-1] else self.points[-1].effort
         if promised or self.exact_ms <= self.ms_at(most):
             return Choice(most, True, 1.0, self.exact_ms)
-        return self._cheaper(most, k)
+        return self._cheaper(most, k, whole)
 
-    def recall_at(self, effort: int, k: int) -> float | None:
+    def recall_at(self, effort: int, k: int, *, whole: bool = False) -> float | None:
         """The lower bound of recall at an effort; None below the least one measured for that k, and beyond depths."""
-        known = self._known(k)
+        known = self._known(k, whole)
         if not known or k > self.depths[-1] or effort < known[0][0]:
             return None
         for (low, below), (high, above) in pairwise(known):
@@ -82,9 +90,19 @@ class Curve:
                 return low.ms + (high.ms - low.ms) * part
         return self.points[-1].ms
 
+    @property
+    def max_scan(self) -> int:
+        """How many rows a scan of the index can look at in the time that reading every row takes; hnsw only."""
+        low, high = self.points[0], self.points[-1]
+        each_ms = (high.ms - low.ms) / max(1, high.effort - low.effort)
+        return int(min(self.exact_ms / each_ms, MAX_SCAN_TUPLES)) if each_ms > 0 else MAX_SCAN_TUPLES
+
     def as_json(self) -> dict[str, Any]:
         """As it is kept in the herd."""
-        points = [{"effort": p.effort, "ms": round(p.ms, 4), "recall": list(p.recall)} for p in self.points]
+        points = [
+            {"effort": p.effort, "ms": round(p.ms, 4), "recall": list(p.recall), "among": list(p.among)}
+            for p in self.points
+        ]
         return {
             "method": self.method, "depths": list(self.depths), "exact_ms": round(self.exact_ms, 4), "points": points
         }  # fmt: skip
@@ -92,13 +110,16 @@ class Curve:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Curve:
         """The inverse of :meth:`as_json`."""
-        points = tuple(Point(p["effort"], p["ms"], tuple(p["recall"])) for p in document["points"])
+        points = tuple(
+            Point(p["effort"], p["ms"], tuple(p["recall"]), tuple(p.get("among", ()))) for p in document["points"]
+        )
         return cls(document["method"], points, document["exact_ms"], tuple(document["depths"]))
 
-    def _known(self, k: int) -> list[tuple[int, float]]:
+    def _known(self, k: int, whole: bool) -> list[tuple[int, float]]:
         """(effort, recall) at the depth that stands for k, never falling."""
         depth = next((i for i, d in enumerate(self.depths) if d >= k), len(self.depths) - 1)
-        known = [(p.effort, r) for p in self.points if (r := p.recall[depth]) is not None]
+        recalls = ((p.effort, (p.among if whole and p.among else p.recall)[depth]) for p in self.points)
+        known = [(effort, r) for effort, r in recalls if r is not None]
         least = 1.0
         for i in reversed(range(len(known))):
             least = min(least, known[i][1])
@@ -109,11 +130,11 @@ class Curve:
         """An hnsw scan holds ef_search candidates: fewer than k means starting over."""
         return min(k, MAX_EFFORT["hnsw"]) if self.method == "hnsw" else 1
 
-    def _cheaper(self, effort: int, k: int) -> Choice:
+    def _cheaper(self, effort: int, k: int, whole: bool) -> Choice:
         ms = self.ms_at(effort)
         if self.exact_ms <= ms:
             return Choice(effort, True, 1.0, self.exact_ms)
-        return Choice(effort, False, self.recall_at(effort, k), ms)
+        return Choice(effort, False, self.recall_at(effort, k, whole=whole), ms)
 
 
 def _least(known: list[tuple[int, float]], recall: float) -> int | None:

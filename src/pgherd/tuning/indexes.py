@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..engines.base import Connection
+from ..model.schema import VectorType
 from ..model.topology import Shard
 from ..model.vectors import Metric, metric_of_opclass
 
 DEFAULTS = {"hnsw": {"m": "16", "ef_construction": "64"}, "ivfflat": {"lists": "100"}}
 """pgvector's parameters where the index names none (pgvector 0.8, README, Index Options)."""
 
-_FACTS = """
-SELECT n.nspname, i.relname, a.attname, o.opcname, am.amname, i.reloptions, pg_relation_size(i.oid),
+_FACTS = r"""
+SELECT n.nspname, i.relname, a.attname, format_type(e.atttypid, NULL),
+    x.indkey[0] = 0 AND pg_get_indexdef(i.oid, 1, false) ~ '^\(+(public\.)?binary_quantize\(' AS signs,
+    o.opcname, am.amname, i.reloptions, pg_relation_size(i.oid),
     x.indisvalid AND x.indisready, pg_get_indexdef(i.oid),
     greatest(t.reltuples, 0)::bigint, s.n_live_tup, s.n_dead_tup, s.n_tup_ins + s.n_tup_upd + s.n_tup_del
 FROM pg_index x
@@ -21,7 +24,10 @@ JOIN pg_namespace n ON n.oid = i.relnamespace
 JOIN pg_am am ON am.oid = i.relam
 JOIN pg_opclass o ON o.oid = x.indclass[0]
 JOIN pg_class t ON t.oid = x.indrelid
-LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = x.indkey[0] AND a.attnum > 0
+JOIN pg_attribute e ON e.attrelid = i.oid AND e.attnum = 1
+LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND a.attnum = CASE x.indkey[0] WHEN 0 THEN
+    (SELECT min(d.refobjsubid) FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.oid
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid AND d.refobjsubid > 0) ELSE x.indkey[0] END
 LEFT JOIN pg_stat_all_tables s ON s.relid = t.oid
 WHERE x.indrelid = to_regclass(%s) AND am.amname IN ('hnsw', 'ivfflat') AND x.indpred IS NULL
 ORDER BY i.relname
@@ -30,13 +36,15 @@ ORDER BY i.relname
 
 @dataclass(frozen=True, slots=True)
 class IndexFacts:
-    """One index: ``column`` None for one on an expression; ``rows`` and ``dead`` as PostgreSQL's statistics have them.
+    """One index: ``column`` is the one that it is about, and ``stored`` the type that its entries have, if it is one of
+    pgvector's; ``rows`` and ``dead`` are as PostgreSQL's statistics have them.
 
     ``changes`` counts the rows of the table ever inserted, updated or deleted, since its statistics were last reset.
     """
 
     name: str
     column: str | None
+    stored: VectorType | None
     metric: Metric | None
     method: str
     parameters: dict[str, str]
@@ -47,9 +55,9 @@ class IndexFacts:
     dead: int
     changes: int
 
-    def serves(self, column: str, metric: Metric) -> bool:
-        """Whether a search of ``column`` by ``metric`` may use it."""
-        return self.column == column and self.metric is metric
+    def serves(self, column: str, metric: Metric, stored: VectorType) -> bool:
+        """Whether a search of ``column`` by ``metric`` may use it, among the indexes with entries of that type."""
+        return (self.column, self.metric, self.stored) == (column, metric, stored)
 
 
 async def index_facts(connection: Connection, shard: Shard) -> list[IndexFacts]:
@@ -60,6 +68,8 @@ async def index_facts(connection: Connection, shard: Shard) -> list[IndexFacts]:
         schema,
         name,
         column,
+        kind,
+        signs,
         opclass,
         method,
         options,
@@ -76,7 +86,8 @@ async def index_facts(connection: Connection, shard: Shard) -> list[IndexFacts]:
             IndexFacts(
                 name if schema == "public" else f"{schema}.{name}",
                 column,
-                metric_of_opclass(opclass),
+                VectorType(kind) if kind in set(VectorType) else None,
+                Metric.COSINE if signs else metric_of_opclass(opclass),
                 method,
                 {**DEFAULTS[method], **given},
                 size,

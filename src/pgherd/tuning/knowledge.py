@@ -7,9 +7,10 @@ from typing import Any
 
 from ..engines.failures import talking_to
 from ..model.names import Name
-from ..search.effort import Aim, Effort
+from ..model.schema import VectorType
+from ..search.effort import Aim, Effort, usual_effort, with_index
 from .curve import Curve
-from .store import read_calibrations
+from .store import Key, read_calibrations
 
 MAX_AGE_S = 300.0
 """After so long a group is asked again, since somebody else may have tuned it."""
@@ -18,10 +19,10 @@ MAX_AGE_S = 300.0
 class _Group:
     """One group's curves, and the efforts worked out from them so far."""
 
-    def __init__(self, curves: dict[tuple[str, str, str], Curve]) -> None:
+    def __init__(self, curves: dict[Key, Curve]) -> None:
         self.read_at = monotonic()
         self.curves = curves
-        self.efforts: dict[tuple[tuple[Name, ...], int, Aim], Effort] = {}
+        self.efforts: dict[tuple[tuple[Name, ...], int, Aim, bool], Effort] = {}
 
 
 class Calibrations:
@@ -34,34 +35,50 @@ class Calibrations:
         """Read again at the next use."""
         self._groups = {}
 
-    async def effort(self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim) -> Effort:
+    async def effort(
+        self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim, whole: bool
+    ) -> Effort:
         """The effort that brings every one of these shards to the aim; GroupUnavailable if the group goes away."""
         group = self._groups.get(home)
         if group is None or monotonic() - group.read_at > MAX_AGE_S:
             with talking_to(home, "reading calibrations"):
                 found = await read_calibrations(connection)
             group = self._groups[home] = _Group({c.key: c.curve for c in found})
-        key = (relations, k, aim)
+        key = (relations, k, aim, whole)
         effort = group.efforts.get(key)
         if effort is None:
             if len(group.efforts) > 1000:
                 group.efforts.clear()
-            effort = group.efforts[key] = _effort(group.curves, relations, k, aim)
+            effort = group.efforts[key] = effort_of(group.curves, relations, k, aim, whole)
         return effort
 
 
-def _effort(curves: dict[tuple[str, str, str], Curve], relations: tuple[Name, ...], k: int, aim: Aim) -> Effort:
-    """One session's settings serve all shards of a group: the most that any of them needs."""
-    ef_search, probes, exact = 0, aim.default.probes, aim.default.exact
-    for relation in relations:
-        curve = curves.get((relation.sql, aim.column, aim.metric.value))
+def effort_of(curves: dict[Key, Curve], relations: tuple[Name, ...], k: int, aim: Aim, whole: bool) -> Effort:
+    """The cheapest index for all these shards, at the effort that the neediest of them needs. Pure.
+
+    One session's settings serve all shards of a group, and what was never measured gets the usual effort.
+    """
+    known = []
+    for stored in aim.indexes:
+        found = [curves.get((r.sql, aim.column, aim.metric.value, stored.value)) for r in relations]
+        if any(found):
+            known.append(_effort_via(found, stored, k, aim, whole))
+    return min(known, key=lambda pair: pair[0])[1] if known else aim.default
+
+
+def _effort_via(curves: list[Curve | None], stored: VectorType, k: int, aim: Aim, whole: bool) -> tuple[float, Effort]:
+    """(milliseconds, effort) of searching all these shards through their indexes of one type."""
+    usual = usual_effort(stored, aim.own, k)
+    ef_search, probes, exact, ms, max_scan = 0, usual.probes, False, 0.0, usual.max_scan
+    for curve in curves:
         if curve is None:
-            ef_search = max(ef_search, aim.default.ef_search)
+            ef_search = max(ef_search, usual.ef_search)
             continue
-        choice = curve.effort_for(aim.recall, k, promised=aim.promised)
-        exact = exact or choice.exact
+        choice = curve.effort_for(aim.recall, k, promised=aim.promised, whole=whole)
+        ms, exact = ms + choice.ms, exact or choice.exact
         if curve.method == "hnsw":
             ef_search = max(ef_search, choice.effort)
+            max_scan = min(max_scan, max(curve.max_scan, choice.effort, 2 * k))
         else:
             probes = max(probes or 0, choice.effort)
-    return Effort(ef_search or aim.default.ef_search, probes, exact)
+    return ms, with_index(Effort(ef_search or usual.ef_search, probes, exact, None, max_scan), stored, aim.own, k)

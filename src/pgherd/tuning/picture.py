@@ -27,14 +27,14 @@ def svg(found: Sequence[Calibration], recall: float, k: int = 10) -> str:
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for effort, ms, r in points:
             x, y = plane.x(ms), plane.y(r)
-            tip = escape(f"{calibration.relation}: effort {effort}, recall {r:.3f}, {ms:.2f} ms")
+            tip = escape(f"{_name(calibration)}: effort {effort}, recall {r:.3f}, {ms:.2f} ms")
             body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"><title>{tip}</title></circle>')
             if number == 0:
                 body.append(_text(x, y + 16, str(effort), "middle", 10))
         if number < MAX_NAMES:
             y = HEIGHT - BOTTOM - 14 - 16 * (min(len(lines), MAX_NAMES) - 1 - number)
             body.append(f'<rect x="{WIDTH - RIGHT - 12}" y="{y - 9}" width="10" height="10" fill="{colour}"/>')
-            body.append(_text(WIDTH - RIGHT - 18, y, f"{calibration.relation} {calibration.column}", "end"))
+            body.append(_text(WIDTH - RIGHT - 18, y, _name(calibration), "end"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
         ' font-family="sans-serif" fill="#222">\n<rect width="100%" height="100%" fill="#fff"/>\n'
@@ -43,9 +43,13 @@ def svg(found: Sequence[Calibration], recall: float, k: int = 10) -> str:
     )
 
 
+def _name(calibration: Calibration) -> str:
+    return f"{calibration.relation} {calibration.column} {calibration.stored}"
+
+
 def _points(calibration: Calibration, k: int) -> list[tuple[int, float, float]]:
     curve = calibration.curve
-    known = ((p.effort, p.ms, curve.recall_at(p.effort, k)) for p in curve.points)
+    known = ((p.effort, p.ms, curve.recall_at(p.effort, k, whole=True)) for p in curve.points)
     return [(effort, ms, r) for effort, ms, r in known if r is not None]
 
 

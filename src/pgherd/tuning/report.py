@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..engines.base import Engine
-from ..model.schema import Table
+from ..model.names import Name
+from ..model.schema import Column, Table, VectorType
 from ..model.topology import Shard
-from ..search.request import DEFAULT_EF_SEARCH, DEFAULT_RECALL
+from ..planning.sizes import hnsw_bytes, ivfflat_bytes
+from ..search.effort import usual_effort
+from ..search.request import DEFAULT_RECALL
 from .indexes import IndexFacts, index_facts
-from .store import Calibration, read_calibrations
+from .store import STALE_SHARE, Calibration, Key, read_calibrations
+from .tasks import tunable
 
 K = 10
 """Recall and effort are told for so many rows."""
@@ -20,48 +24,80 @@ K = 10
 async def index_status(engine: Engine, table: Table | None = None) -> list[dict[str, Any]]:
     """The stable keys of ``pgherd index status --json``: one entry an index of a shard, of one table or of all.
 
-    ``recall`` (of the ten nearest, lower bound) is the one at ``ef_search`` 200, which a search has without tuning;
-    ``effort``, ``exact`` and ``ms`` are what a search has now. All of them are None where nothing was measured.
+    ``recall`` (of the table's ten nearest, lower bound) is the one that a search has without tuning; ``effort``,
+    ``exact`` and ``ms`` are what a search has now. All of them are None where nothing was measured. ``bloat`` is the
+    share of ``bytes`` beyond what a new index of as many rows would take.
     Raises GroupUnavailable.
     """
     tables = [table] if table else engine.topology.schema.tables
     shards = [s for t in tables if t.vector_columns for s in engine.topology.shards(t)]
     homes = dict.fromkeys(s.home for s in shards)
-    answers = await asyncio.gather(*(_of_home(engine, h, [s for s in shards if s.home == h]) for h in homes))
+    answers = await asyncio.gather(
+        *(_of_home(engine, h, [s for s in shards if s.home == h], {t.name: t for t in tables}) for h in homes)
+    )
     order = {s.name: i for i, s in enumerate(shards)}
     return sorted((e for found in answers for e in found), key=lambda e: (order[e["shard"]], e["index"]))
 
 
-async def _of_home(engine: Engine, home: str, shards: Sequence[Shard]) -> list[dict[str, Any]]:
+async def drifted(engine: Engine, table: Table, changed: int) -> bool:
+    """Whether searches of a table rest on measurements that ``changed`` rows have made out of date, or on none.
+
+    False for a table without a vector index. Raises GroupUnavailable.
+    """
+    wanted = tunable(table, engine.topology.indexes(table))
+    if not wanted or not changed:
+        return False
+    rows_at, known = 0, False
+    for home in dict.fromkeys(s.home for s in engine.topology.shards(table)):
+        relations = {s.relation.sql for s in engine.topology.shards(table) if s.home == home}
+        async with engine.connection(home) as connection:
+            found = {c.relation: c.rows_at for c in await read_calibrations(connection) if c.relation in relations}
+        rows_at, known = rows_at + sum(found.values()), known or bool(found)
+    return not known or changed > STALE_SHARE * rows_at
+
+
+async def _of_home(
+    engine: Engine, home: str, shards: Sequence[Shard], tables: dict[Name, Table]
+) -> list[dict[str, Any]]:
     async with engine.connection(home) as connection:
         known = {c.key: c for c in await read_calibrations(connection)}
-        return [_entry(shard, facts, known) for shard in shards for facts in await index_facts(connection, shard)]
+        return [
+            _entry(shard, tables[shard.table], facts, known)
+            for shard in shards
+            for facts in await index_facts(connection, shard)
+        ]
 
 
-def _entry(shard: Shard, facts: IndexFacts, known: dict[tuple[str, str, str], Calibration]) -> dict[str, Any]:
+def _entry(shard: Shard, table: Table, facts: IndexFacts, known: dict[Key, Calibration]) -> dict[str, Any]:
     metric = facts.metric.value if facts.metric else None
-    found = known.get((shard.relation.sql, facts.column or "", metric or ""))
+    column = table.column(facts.column) if facts.column else None
+    found = known.get((shard.relation.sql, facts.column or "", metric or "", facts.stored or ""))
     measured: dict[str, Any] = dict.fromkeys(("calibrated_at", "stale", "recall", "effort", "exact", "ms"))
-    if found:
-        choice = found.curve.effort_for(DEFAULT_RECALL, K, promised=False)
+    if found and facts.stored and column and column.vector:
+        choice = found.curve.effort_for(DEFAULT_RECALL, K, promised=False, whole=True)
+        usual = usual_effort(facts.stored, column.vector[0], K).ef_search
         measured = {
             "calibrated_at": found.calibrated_at.isoformat() if found.calibrated_at else None,
             "stale": found.is_stale(facts.rows, facts.changes, facts.definition),
-            "recall": found.curve.recall_at(DEFAULT_EF_SEARCH, K) if facts.method == "hnsw" else choice.recall,
+            "recall": found.curve.recall_at(usual, K, whole=True) if facts.method == "hnsw" else choice.recall,
             "effort": choice.effort,
             "exact": choice.exact,
             "ms": round(choice.ms, 3),
         }
+    predicted = _predicted_bytes(facts, column)
     return {
         "table": str(shard.table),
         "shard": shard.name,
         "home": shard.home,
         "index": facts.name,
         "column": facts.column,
+        "type": facts.stored,
         "metric": metric,
         "method": facts.method,
         "parameters": facts.parameters,
         "bytes": facts.size_bytes,
+        "predicted_bytes": predicted,
+        "bloat": round(max(0.0, 1 - predicted / facts.size_bytes), 3) if predicted and facts.size_bytes else None,
         "rows": facts.rows,
         "dead": facts.dead,
         "valid": facts.valid,
@@ -69,16 +105,28 @@ def _entry(shard: Shard, facts: IndexFacts, known: dict[tuple[str, str, str], Ca
     }
 
 
+def _predicted_bytes(facts: IndexFacts, column: Column | None) -> int | None:
+    """The size of a new index of these rows; None where it isn't known, and for vectors of any number of components."""
+    dim = column.vector[1] if column and column.vector else None
+    if not dim or not facts.rows or facts.stored in (None, VectorType.SPARSEVEC):
+        return None
+    assert facts.stored is not None
+    if facts.method == "hnsw":
+        return hnsw_bytes(facts.rows, dim, facts.stored, int(facts.parameters["m"])).bytes
+    return ivfflat_bytes(facts.rows, dim, facts.stored, int(facts.parameters["lists"])).bytes
+
+
 def tuned(found: Sequence[Calibration], recall: float) -> list[dict[str, Any]]:
     """The stable keys of ``pgherd index tune --json``: one entry a calibration, with what ``recall`` takes."""
     entries = []
     for one in found:
-        choice = one.curve.effort_for(recall, K)
+        choice = one.curve.effort_for(recall, K, whole=True)
         entries.append(
             {
                 "relation": one.relation,
                 "column": one.column,
                 "metric": one.metric,
+                "type": one.stored,
                 "method": one.curve.method,
                 "rows": one.rows_at,
                 "sample": one.sample,
@@ -88,7 +136,7 @@ def tuned(found: Sequence[Calibration], recall: float) -> list[dict[str, Any]]:
                 "ms": round(choice.ms, 3),
                 "exact_ms": round(one.curve.exact_ms, 3),
                 "points": [
-                    {"effort": p.effort, "recall": one.curve.recall_at(p.effort, K), "ms": round(p.ms, 3)}
+                    {"effort": p.effort, "recall": one.curve.recall_at(p.effort, K, whole=True), "ms": round(p.ms, 3)}
                     for p in one.curve.points
                 ],
             }

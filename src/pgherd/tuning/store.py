@@ -11,6 +11,11 @@ from psycopg.types.json import Jsonb
 from ..engines.base import Connection
 from .curve import Curve
 
+STALE_SHARE = 0.2
+"""When so much of the rows has changed, recall is measured again."""
+Key = tuple[str, str, str, str]
+"""Relation as SQL, column, metric, type of the index's entries."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -22,6 +27,7 @@ class Calibration:
     relation: str
     column: str
     metric: str
+    stored: str
     curve: Curve
     definition: str
     sample: int
@@ -30,11 +36,11 @@ class Calibration:
     calibrated_at: datetime | None = None
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What it is about: relation as SQL, column, metric."""
-        return self.relation, self.column, self.metric
+    def key(self) -> Key:
+        """What it is about."""
+        return self.relation, self.column, self.metric, self.stored
 
-    def is_stale(self, rows: int, changes: int, definition: str, share: float = 0.2) -> bool:
+    def is_stale(self, rows: int, changes: int, definition: str, share: float = STALE_SHARE) -> bool:
         """Whether the index is another one now, or more than ``share`` of the rows have changed since.
 
         ``rows`` 0 means unknown: statistics come seconds after the rows, and are lost in a crash.
@@ -43,14 +49,17 @@ class Calibration:
         return definition != self.definition or changed > share * max(self.rows_at, 1)
 
 
-_EXISTS = "SELECT to_regclass('pgherd.calibration') IS NOT NULL"
+_EXISTS = (
+    "SELECT EXISTS (SELECT FROM pg_attribute"
+    " WHERE attrelid = to_regclass('pgherd.calibration') AND attname = 'stored' AND NOT attisdropped)"
+)
 _READ = (
-    "SELECT relation, column_name, metric, document, rows_at, changes_at, calibrated_at FROM pgherd.calibration"
-    " ORDER BY relation, column_name, metric"
+    "SELECT relation, column_name, metric, stored, document, rows_at, changes_at, calibrated_at"
+    " FROM pgherd.calibration ORDER BY relation, column_name, metric, stored"
 )
 _WRITE = (
-    "INSERT INTO pgherd.calibration (relation, column_name, metric, document, rows_at, changes_at)"
-    " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (relation, column_name, metric) DO UPDATE"
+    "INSERT INTO pgherd.calibration (relation, column_name, metric, stored, document, rows_at, changes_at)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (relation, column_name, metric, stored) DO UPDATE"
     " SET document = excluded.document, rows_at = excluded.rows_at, changes_at = excluded.changes_at,"
     " calibrated_at = now()"
 )
@@ -65,6 +74,7 @@ async def read_calibrations(connection: Any) -> list[Calibration]:
             relation,
             column,
             metric,
+            stored,
             Curve.from_json(document["curve"]),
             document["definition"],
             document["sample"],
@@ -72,7 +82,7 @@ async def read_calibrations(connection: Any) -> list[Calibration]:
             changes,
             when,
         )
-        for relation, column, metric, document, rows, changes, when in await _rows(connection, _READ)
+        for relation, column, metric, stored, document, rows, changes, when in await _rows(connection, _READ)
     ]
 
 
@@ -86,5 +96,5 @@ async def _rows(connection: Any, query: str) -> list[tuple[Any, ...]]:
 async def write_calibration(connection: Connection, found: Calibration) -> None:
     """Keep a calibration in the place of the one before."""
     document = {"curve": found.curve.as_json(), "definition": found.definition, "sample": found.sample}
-    values = [found.relation, found.column, found.metric, Jsonb(document), found.rows_at, found.changes_at]
+    values = [*found.key, Jsonb(document), found.rows_at, found.changes_at]
     await connection.execute(_WRITE, values)

@@ -64,6 +64,8 @@ class Watcher:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGUSR1, self._told_to_stop_nodes)
         signal.signal(signal.SIGTERM, self._told_to_stop)
+        for kept in (*([self.etcd] if self.etcd else []), *(k for _, k in self.nodes.values())):
+            kept.processes.kill_keepers()  # a watcher before this one left them; servers go on meanwhile
         while not self._ended():
             self.step(time.monotonic())
             select.select([wake], [], [], TICK_S)

@@ -139,6 +139,17 @@ class Processes:
             found += [p for p in parents.get(pid, ()) if p not in found]
         return found
 
+    def keepers(self) -> list[int]:
+        """Patroni, or etcd: without what they have started."""
+        return [int(e.name) for e in _PROC.glob("[0-9]*") if self._is_keeper(_stat(int(e.name))[0], int(e.name))]
+
+    def kill_keepers(self) -> None:
+        """SIGKILL Patroni, or etcd, and wait until they are gone; a server that Patroni runs goes on."""
+        pids = self.keepers()
+        for pid in pids:
+            _send(pid, signal.SIGKILL)
+        _wait_gone(pids, _KILL_TIMEOUT_S)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all of them."""
         for pid in self.pids():
@@ -165,7 +176,9 @@ class Processes:
         if name != "etcd" and not name.startswith(("python", "patroni")):
             return False
         command = _command(pid)
-        if name != "etcd" and "patroni" not in command:
+        if name == "etcd":
+            command = [a.partition("--data-dir=")[2] for a in command]
+        elif "patroni" not in command:
             return False
         return any(a.startswith("/") and Path(a).is_relative_to(self.directory) for a in command)
 

@@ -175,7 +175,7 @@ class Replicas:
         self._signal_watchers(signal.SIGTERM)
         if running:  # they have no watcher, or hang
             for n in self.herd.nodes:
-                self._kill_patroni(n)
+                Processes(self.home / NODES / n.name).kill_keepers()
                 Postmaster(self.home / NODES / n.name / "data").stop("fast", timeout_s)
         while any(machine.watcher_pid(self.directory(m)) for m in self.machines) and time.monotonic() < deadline + 5:
             time.sleep(_POLL_S)
@@ -201,13 +201,6 @@ class Replicas:
             Processes(self.home / NODES / n.name).signal(signal.SIGCONT)
         for name in self.machines:
             Processes(self.directory(name)).signal(signal.SIGCONT)
-
-    def _kill_patroni(self, node: HerdNode) -> None:
-        directory = self.home / NODES / node.name
-        server = Postmaster(directory / "data").family()
-        for pid in Processes(directory).pids():
-            if pid not in server:
-                os.kill(pid, signal.SIGKILL)
 
     def _signal_watchers(self, number: signal.Signals) -> list[int]:
         pids = [pid for m in self.machines if (pid := machine.watcher_pid(self.directory(m))) is not None]

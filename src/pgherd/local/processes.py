@@ -125,19 +125,33 @@ class Processes:
 
     def pids(self) -> list[int]:
         """Those alive, with whatever they have started."""
-        parents: dict[int, list[int]] = {}
+        known = {int(e.name): _stat(int(e.name)) for e in _PROC.glob("[0-9]*")}
+        children: dict[int, list[int]] = {}
         found = []
-        for entry in _PROC.glob("[0-9]*"):
-            pid = int(entry.name)
-            name, state, parent = _stat(pid)
+        for pid, (name, state, parent) in known.items():
             if state in "ZX":
                 continue
-            parents.setdefault(parent, []).append(pid)
-            if (name in _PROGRAMS and _works_in(pid, self.directory)) or self._is_keeper(name, pid):
+            children.setdefault(parent, []).append(pid)
+            # A server's own children come with it: to look at each of them closely takes long where many servers run.
+            if name in _PROGRAMS and known.get(parent, ("", "", 0))[0] not in _PROGRAMS:
+                if _works_in(pid, self.directory):
+                    found.append(pid)
+            elif self._is_keeper(name, pid):
                 found.append(pid)
         for pid in found:
-            found += [p for p in parents.get(pid, ()) if p not in found]
+            found += [p for p in children.get(pid, ()) if p not in found]
         return found
+
+    def keepers(self) -> list[int]:
+        """Patroni, or etcd: without what they have started."""
+        return [int(e.name) for e in _PROC.glob("[0-9]*") if self._is_keeper(_stat(int(e.name))[0], int(e.name))]
+
+    def kill_keepers(self) -> None:
+        """SIGKILL Patroni, or etcd, and wait until they are gone; a server that Patroni runs goes on."""
+        pids = self.keepers()
+        for pid in pids:
+            _send(pid, signal.SIGKILL)
+        _wait_gone(pids, _KILL_TIMEOUT_S)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all of them."""
@@ -165,9 +179,21 @@ class Processes:
         if name != "etcd" and not name.startswith(("python", "patroni")):
             return False
         command = _command(pid)
-        if name != "etcd" and "patroni" not in command:
+        if name == "etcd":
+            command = [a.partition("--data-dir=")[2] for a in command]
+        elif "patroni" not in command:
             return False
         return any(a.startswith("/") and Path(a).is_relative_to(self.directory) for a in command)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped (SIGSTOP) and has not been told to go on."""
+    return _stat(pid)[1] == "T"
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    return _alive(pid)
 
 
 def remove_tree(directory: Path, timeout_s: float = _KILL_TIMEOUT_S) -> None:

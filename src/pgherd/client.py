@@ -17,11 +17,13 @@ from .embedding.base import Embedder, model_from_spec
 from .engines.base import Connection, Engine, OnStep
 from .engines.failures import talking_to
 from .engines.open import open_dsn, open_home
+from .engines.reading import Read, Reading, reading_of
+from .engines.standbys import Standbys
 from .errors import BadInput, GroupUnavailable, ServerRefused, StaleTopology, UnknownName
 from .herdfile import default_home
 from .model.names import Name
 from .model.schema import Column, Index, Schema, Table, TableKind
-from .model.topology import Topology
+from .model.topology import Shard, Topology
 from .planning.plan import Plan
 from .routing.route import Router
 from .rows.batch import Batch, batches_of
@@ -29,6 +31,7 @@ from .rows.quoting import identifier
 from .rows.statements import modified_reference_tables
 from .rows.where import Condition, condition_of
 from .rows.write import Writer, everywhere
+from .search.hedging import Reads, nodes_for
 from .search.hits import Hits
 from .search.hybrid import hybrid_request_of
 from .search.narrowing import Narrowing
@@ -56,9 +59,11 @@ async def connect_async(
     ``wordllama``. Raises NoSuchHerd, GroupUnavailable, BadInput.
     """
     engine = await (open_dsn(dsn) if dsn else open_home(Path(home) if home else default_home()))
+    herd = AsyncHerd(engine, embedder)
     try:
-        yield AsyncHerd(engine, embedder)
+        yield herd
     finally:
+        await herd._standbys.close()
         await engine.close()
 
 
@@ -79,6 +84,7 @@ class AsyncHerd:
         self._known: dict[Name, _Known] = {}
         self._calibrations = Calibrations()
         self._narrowing = Narrowing()
+        self._standbys = Standbys(engine)
         self._looked_at = monotonic()
 
     @property
@@ -167,6 +173,26 @@ class AsyncHerd:
         with suppress(GroupUnavailable):
             if await self._engine.newest_generation() != self.topology.generation:
                 await self._engine.refresh()
+
+    def is_ready(self, reading: Reading) -> bool:
+        """Whether a read may go on at once: what is known of the herd is new enough, or else :meth:`get_ready`."""
+        if reading.read is Read.PRIMARY:
+            return not self.is_due
+        return self._standbys.is_ready and self._standbys.newest_generation <= self.topology.generation
+
+    async def get_ready(self, reading: Reading) -> None:
+        """Bring what is known of the herd up to date: its topology and, for reads from replicas, its nodes."""
+        if reading.read is Read.PRIMARY:
+            await self.look()
+            return
+        await self._standbys.ready()
+        if self._standbys.newest_generation > self.topology.generation:
+            with suppress(GroupUnavailable):
+                await self._engine.refresh()
+
+    def reads(self, reading: Reading) -> Reads | None:
+        """Where a read may be answered, as searches need it; None: by the primaries."""
+        return None if reading.read is Read.PRIMARY else Reads(reading, self._standbys)
 
     def _group_for(self, region: str | None) -> str:
         for group in self.topology.groups:
@@ -306,13 +332,16 @@ class AsyncTable:
 
         return await self._herd.with_fresh_topology(update)
 
-    async def get(self, key: Any) -> dict[str, Any] | None:
+    async def get(
+        self, key: Any, *, read: str | None = None, max_staleness_s: float | None = None
+    ) -> dict[str, Any] | None:
         """The row with that primary key (a value, a tuple, or a dict of the key's columns), None without one.
 
-        Asks one group only, when the key says which.
+        Asks one group only, when the key says which. ``read`` and ``max_staleness_s`` as for :meth:`search`.
         """
-        if self._herd.is_due:
-            await self._herd.look()
+        reading = reading_of(read, max_staleness_s)
+        if not self._herd.is_ready(reading):
+            await self._herd.get_ready(reading)
         table = self.definition
         columns = table.primary_key
         if not columns:
@@ -325,19 +354,29 @@ class AsyncTable:
         elif not set(columns) <= set(key):
             raise self._not_the_key(table)
         condition = self._condition(key, None)
-        alias = identifier(table.name.name)
         for shard in condition.shards(self._herd.router(table)):
-            async with self._herd._engine.connection(shard.home) as connection:
-                with talking_to(shard.home, f"reading {table.name}"):
-                    cursor = connection.cursor(row_factory=dict_row)
-                    query = sql.SQL("SELECT * FROM {} AS {} WHERE {} LIMIT 1").format(
-                        identifier(shard.relation), alias, condition.sql
-                    )
-                    await cursor.execute(query, condition.parameters)
-                    row = await cursor.fetchone()
+            row = await self._get(shard, condition, nodes_for(self._herd.reads(reading), shard.home))
             if row is not None:
                 return row
         return None
+
+    async def _get(self, shard: Shard, condition: Condition, nodes: Sequence[str | None]) -> dict[str, Any] | None:
+        """The row, from the first of the nodes that answers: what a standby can't or won't say, the next one may."""
+        *first, last = nodes
+        for node in first:
+            with suppress(GroupUnavailable, ServerRefused):
+                return await self._get_from(node, shard, condition)
+        return await self._get_from(last, shard, condition)
+
+    async def _get_from(self, node: str | None, shard: Shard, condition: Condition) -> dict[str, Any] | None:
+        query = sql.SQL("SELECT * FROM {} AS {} WHERE {} LIMIT 1").format(
+            identifier(shard.relation), identifier(self._name.name), condition.sql
+        )
+        async with self._herd._engine.connection(shard.home, node) as connection:
+            with talking_to(shard.home, f"reading {self._name}"):
+                cursor = connection.cursor(row_factory=dict_row)
+                await cursor.execute(query, condition.parameters)
+                return await cursor.fetchone()
 
     def _not_the_key(self, table: Table) -> BadInput:
         columns = ", ".join(table.primary_key)
@@ -365,6 +404,8 @@ class AsyncTable:
         text_column: str | None = None,
         text_config: str | None = None,
         partial: bool = False,
+        read: str | None = None,
+        max_staleness_s: float | None = None,
     ) -> Hits:
         """The ``k`` rows nearest to a text or vector, over all groups that can hold them.
 
@@ -381,10 +422,14 @@ class AsyncTable:
         websearch_to_tsquery; the ranking is search/hybrid.py's); with a vector for a question give the words:
         ``hybrid="…"``. ``text_column`` is where they are looked for, ``text_config`` PostgreSQL's text search
         configuration (see search/words.py for what they default to).
+        ``read``: by the ``primary`` of each group (as if left out: every acknowledged write is seen), by the node that
+        answers fastest (``nearest``: a slow one is not waited for, another is asked as well), or by a ``replica``.
+        ``max_staleness_s`` is how old the answer may be, as measured by positions in the log; without it, any age.
         Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
-        if self._herd.is_due:
-            await self._herd.look()
+        reading = reading_of(read, max_staleness_s)
+        if not self._herd.is_ready(reading):
+            await self._herd.get_ready(reading)
         model = self.model_of(question, column)
         vector = question if model is None else (await asyncio.to_thread(model.embed, [question]))[0]
         router, request = self.request(
@@ -403,13 +448,22 @@ class AsyncTable:
             words=words_of(question, hybrid, model),
             text_column=text_column,
             text_config=text_config,
+            reading=reading,
         )
         return await scatter(self._herd._engine, router, request, partial=partial)
 
     def request(
-        self, vector: Any, k: int, *, column: str | None = None, words: str | None = None, **options: Any
+        self,
+        vector: Any,
+        k: int,
+        *,
+        column: str | None = None,
+        words: str | None = None,
+        reading: Reading = Reading(),  # noqa: B008
+        **options: Any,
     ) -> tuple[Router, Request]:
         """A search for a vector (hybrid: and words), checked but not carried out; options as for :meth:`search`."""
+        options["reads"] = self._herd.reads(reading)
         known = self._herd._about(self._name)
         table, indexes, router = known.table, known.indexes, known.router
         target = vector_column(table, column)

@@ -16,6 +16,7 @@ from .client import AsyncHerd, AsyncTable, connect_async
 from .embedding.base import Embedder
 from .engines.base import OnStep
 from .engines.immediate import Immediate, run
+from .engines.reading import reading_of
 from .errors import BadInput
 from .model.schema import Schema, Table
 from .model.topology import Topology
@@ -179,9 +180,9 @@ class HerdTable:
         """Change rows, moving them if need be; see :meth:`pgherd.client.AsyncTable.update`."""
         return self._loop.run(self._inner.update(where, changes, params))
 
-    def get(self, key: Any) -> dict[str, Any] | None:
+    def get(self, key: Any, *, read: str | None = None, max_staleness_s: float | None = None) -> dict[str, Any] | None:
         """The row with that primary key; see :meth:`pgherd.client.AsyncTable.get`."""
-        return self._loop.run(self._inner.get(key))
+        return self._loop.run(self._inner.get(key, read=read, max_staleness_s=max_staleness_s))
 
     def tune(
         self, column: str | None = None, *, sample: int = SAMPLE, progress: Progress | None = None
@@ -192,11 +193,12 @@ class HerdTable:
     def search(self, question: Any, k: int = 10, **options: Any) -> Hits:
         """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""
         self._loop.check_open()
-        if self._inner.herd.is_due:
-            self._loop.run(self._inner.herd.look())
+        reading = reading_of(options.pop("read", None), options.pop("max_staleness_s", None))
+        if not self._inner.herd.is_ready(reading):
+            self._loop.run(self._inner.herd.get_ready(reading))
         partial, column = options.pop("partial", False), options.pop("column", None)
         model = self._inner.model_of(question, column)
         words = words_of(question, options.pop("hybrid", False), model)
         vector = question if model is None else model.embed([question])[0]
-        router, request = self._inner.request(vector, k, column=column, words=words, **options)
+        router, request = self._inner.request(vector, k, column=column, words=words, reading=reading, **options)
         return run(scatter(self._immediate, router, request, partial=partial))

@@ -38,7 +38,7 @@ class Reading(NamedTuple):
 
 
 class NodeState(NamedTuple):
-    """What is known of a node that answers. ``stale_s``: None when unknown, 0 for the primary; ``ms``: None if unknown."""
+    """What is known of a node that answers. ``stale_s`` and ``ms`` are None when unknown; a primary is 0 s stale."""
 
     name: str
     standby: bool

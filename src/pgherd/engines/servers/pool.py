@@ -84,9 +84,7 @@ class Pool:
 
     async def _open(self) -> Connection:
         with talking_to(self._group, "connecting"):
-            connection = await self._whereabouts.connect(
-                self._group, self._node, autocommit=True, prepare_threshold=2
-            )
+            connection = await self._whereabouts.connect(self._group, self._node, autocommit=True, prepare_threshold=2)
             try:
                 with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
                     await register_vector_async(connection)

@@ -24,7 +24,7 @@ from .two_phase import TwoPhaseTransaction, settle_leftovers
 from .whereabouts import SyncConnection, Whereabouts
 
 SETTLE_ATTEMPTS = 12
-"""How often a commit that was left half done is settled in the background, for about 20 s; then whoever comes next does."""
+"""How often a commit left half done is settled in the background, for about 20 s; then whoever comes next does it."""
 
 
 class ServersEngine:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 import pgherd
-from availability.conftest import Replicated, wait_until
+from availability.replicated import Replicated, wait_until
 from pgherd.engines.base import OnStep
 from pgherd.engines.servers import two_phase
 from pgherd.errors import HerdError

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import pgherd
-from availability.conftest import Replicated, wait_until
+from availability.replicated import Replicated, wait_until
 from pgherd.availability.switchover import switchover
 from pgherd.availability.watcher import SECOND_WATCHER
 from pgherd.errors import BadInput, InDoubt, UnknownName

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 
 import pgherd
-from conftest import apply, reachable
 from pgherd import herdfile
 from pgherd.herdfile import HerdNode
 from pgherd.local import machine
@@ -111,6 +110,8 @@ class Replicated:
 
 @pytest.fixture(scope="session")
 def _replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
+    from conftest import apply, reachable  # which names this module as a plugin
+
     home = reachable(tmp_path_factory.mktemp("replicated")) / "herd"
     herd = LocalHerd(home)
     try:

@@ -30,5 +30,8 @@ check: $(STAMP)  ## format, lint, types, layers
 bench: $(STAMP)  ## ratios against one server, in one run
 	$(BIN)/python -m bench
 
+soak: $(STAMP)  ## random faults for up to 20 minutes, every acknowledged write accounted for
+	$(BIN)/python -m pytest -m soak --timeout 1500
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,26 +10,31 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from .embedding.base import Embedder, model_from_spec
 from .engines.base import Connection, Engine, OnStep
 from .engines.conduct import Conduct
-from .engines.failures import talking_to
+from .engines.failures import is_connection_loss, talking_to
 from .engines.open import open_dsn, open_home
-from .errors import BadInput, GroupUnavailable, HerdError, ServerRefused, StaleTopology, UnknownName
+from .engines.reading import Read, Reading, reading_of
+from .engines.standbys import Standbys
+from .errors import BadInput, GroupUnavailable, HerdError, InDoubt, ServerRefused, StaleTopology, UnknownName
 from .herdfile import default_home
 from .model.names import Name
 from .model.schema import Column, Index, Schema, Table, TableKind
-from .model.topology import Topology
+from .model.topology import Shard, Topology
+from .patience import PATIENCE_S, patiently
 from .planning.plan import Plan
 from .routing.route import Router
 from .rows.batch import Batch, batches_of
 from .rows.quoting import identifier
-from .rows.statements import modified_reference_tables
+from .rows.statements import Effect, effect_of, modified_reference_tables
 from .rows.where import Condition, condition_of
 from .rows.write import Writer, everywhere
+from .search.hedging import Reads, nodes_for
 from .search.hits import Hits
 from .search.hybrid import hybrid_request_of
 from .search.narrowing import Narrowing
@@ -51,17 +56,24 @@ DEFAULT_MODEL = "wordllama"
 
 @asynccontextmanager
 async def connect_async(
-    dsn: str | None = None, *, home: str | Path | None = None, embedder: Embedder | str | None = None
+    dsn: str | None = None,
+    *,
+    home: str | Path | None = None,
+    embedder: Embedder | str | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[AsyncHerd]:
     """Open a herd: by the DSN of any one of its servers, or by its home (``PGHERD_HOME`` if left out).
 
     ``embedder`` turns texts into vectors wherever the schema names no model; an :class:`Embedder` or a spec like
-    ``wordllama``. Raises NoSuchHerd, GroupUnavailable, BadInput.
+    ``wordllama``. While a group with standbys changes its primary, calls that may be repeated are, for up to
+    ``patience_s``. Raises NoSuchHerd, GroupUnavailable, BadInput.
     """
     engine = await (open_dsn(dsn) if dsn else open_home(Path(home) if home else default_home()))
+    herd = AsyncHerd(engine, embedder, patience_s)
     try:
-        yield AsyncHerd(engine, embedder)
+        yield herd
     finally:
+        await herd._standbys.close()
         await engine.close()
 
 
@@ -76,12 +88,14 @@ async def _written(connection: Connection, table: Name) -> Any:
 class AsyncHerd:
     """One Postgres out of many. Made by :func:`connect_async`."""
 
-    def __init__(self, engine: Engine, embedder: Embedder | str | None = None) -> None:
+    def __init__(self, engine: Engine, embedder: Embedder | str | None = None, patience_s: float = PATIENCE_S) -> None:
         self._engine = engine
+        self._patience_s = patience_s
         self._embedder = embedder
         self._known: dict[Name, _Known] = {}
         self._calibrations = Calibrations()
         self._narrowing = Narrowing()
+        self._standbys = Standbys(engine)
         self._looked_at = monotonic()
 
     @property
@@ -123,20 +137,32 @@ class AsyncHerd:
         references = modified_reference_tables(query, self.topology)
         if references:
             return await self.with_fresh_topology(lambda: self._sql_everywhere(query, params, references))
-        try:
-            return await self._sql_on(group, query, params)
-        except GroupUnavailable as error:
-            known = self.topology.generation
-            if not await self._has_changed(known, error) or group in [g.name for g in self.topology.groups]:
-                raise
-            return await self._sql_on(self._group_for(region), query, params)
+        effect = effect_of(query)
 
-    async def _sql_on(self, group: str, query: str, params: Any) -> list[dict[str, Any]]:
+        async def run() -> list[dict[str, Any]]:
+            try:
+                return await self._sql_on(group, query, params, effect)
+            except GroupUnavailable as error:
+                known = self.topology.generation
+                if not await self._has_changed(known, error) or group in [g.name for g in self.topology.groups]:
+                    raise
+                return await self._sql_on(self._group_for(region), query, params, effect)
+
+        return await patiently(run, self.patience_s if effect is Effect.NONE else 0.0)
+
+    async def _sql_on(self, group: str, query: str, params: Any, effect: Effect) -> list[dict[str, Any]]:
         async with self._engine.connection(group) as connection:
-            with talking_to(group):
+            try:
                 cursor = connection.cursor(row_factory=dict_row)
                 await cursor.execute(query, params)
                 return await cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError as error:
+                if effect is Effect.POSSIBLE and is_connection_loss(error):
+                    raise InDoubt(
+                        f"group {group} went away while it ran the statement, which may have taken effect",
+                        hint="read the rows before writing them again",
+                    ) from error
+                raise
 
     async def _sql_everywhere(self, query: str, params: Any, references: list[Name]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -158,11 +184,24 @@ class AsyncHerd:
                     )
         return rows
 
-    async def with_fresh_topology(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run ``call``, which reads, or writes all or nothing; again when it failed because the herd has changed.
+    @property
+    def patience_s(self) -> float:
+        """How long a call is tried again while a group has no primary; nothing is to be waited for without standbys."""
+        return self._patience_s if any(len(g.nodes) > 1 for g in self.topology.groups) else 0.0
 
-        A shard that was moved is found the long way, one that was split is there under its old name no longer.
+    async def with_fresh_topology(self, call: Callable[[], Awaitable[T]], *, repeatable: bool = False) -> T:
+        """Run ``call``, which reads, or writes all or nothing; again if the herd has changed or a group had no primary.
+
+        One that is ``repeatable`` is run again even when it may have happened.
         """
+
+        async def settle() -> None:
+            await self._engine.recover()
+
+        return await patiently(lambda: self._following(call), self.patience_s, settle=settle if repeatable else None)
+
+    async def _following(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A shard that was moved is found the long way, one that was split is there under its old name no longer."""
         for _ in range(FOLLOW - 1):
             known = self.topology.generation
             try:
@@ -194,6 +233,26 @@ class AsyncHerd:
         with suppress(GroupUnavailable):
             if await self._engine.newest_generation() != self.topology.generation:
                 await self._engine.refresh()
+
+    def is_ready(self, reading: Reading) -> bool:
+        """Whether a read may go on at once: what is known of the herd is new enough, or else :meth:`get_ready`."""
+        if reading.read is Read.PRIMARY:
+            return not self.is_due
+        return self._standbys.is_ready and self._standbys.newest_generation <= self.topology.generation
+
+    async def get_ready(self, reading: Reading) -> None:
+        """Bring what is known of the herd up to date: its topology and, for reads from replicas, its nodes."""
+        if reading.read is Read.PRIMARY:
+            await self.look()
+            return
+        await self._standbys.ready()
+        if self._standbys.newest_generation > self.topology.generation:
+            with suppress(GroupUnavailable):
+                await self._engine.refresh()
+
+    def reads(self, reading: Reading) -> Reads | None:
+        """Where a read may be answered, as searches need it; None: by the primaries."""
+        return None if reading.read is Read.PRIMARY else Reads(reading, self._standbys)
 
     def _group_for(self, region: str | None) -> str:
         for group in self.topology.groups:
@@ -280,13 +339,15 @@ class AsyncTable:
         batches = batches_of(rows, table)
         for batch in batches:
             await self._embed(table, batch, embed)
+        again = upsert and all(set(table.primary_key) <= set(b.columns) for b in batches)
         if atomic or table.kind is TableKind.REFERENCE:
-            return await self._herd.with_fresh_topology(lambda: self._write_all(batches, upsert))
+            return await self._herd.with_fresh_topology(lambda: self._write_all(batches, upsert), repeatable=again)
         writer = self._writer(table)
         count = 0
         for batch in batches:
             for part in writer.by_home(batch):
-                count += await self._herd.with_fresh_topology(functools.partial(self._write_all, [part], upsert))
+                write = functools.partial(self._write_all, [part], upsert)
+                count += await self._herd.with_fresh_topology(write, repeatable=again)
         return count
 
     async def _write_all(self, batches: Sequence[Batch], upsert: bool) -> int:
@@ -333,16 +394,19 @@ class AsyncTable:
 
         return await self._herd.with_fresh_topology(update)
 
-    async def get(self, key: Any) -> dict[str, Any] | None:
+    async def get(
+        self, key: Any, *, read: str | None = None, max_staleness_s: float | None = None
+    ) -> dict[str, Any] | None:
         """The row with that primary key (a value, a tuple, or a dict of the key's columns), None without one.
 
-        Asks one group only, when the key says which.
+        Asks one group only, when the key says which. ``read`` and ``max_staleness_s`` as for :meth:`search`.
         """
-        if self._herd.is_due:
-            await self._herd.look()
-        return await self._herd.with_fresh_topology(lambda: self._get(key))
+        reading = reading_of(read, max_staleness_s)
+        if not self._herd.is_ready(reading):
+            await self._herd.get_ready(reading)
+        return await self._herd.with_fresh_topology(lambda: self._find(key, reading))
 
-    async def _get(self, key: Any) -> dict[str, Any] | None:
+    async def _find(self, key: Any, reading: Reading) -> dict[str, Any] | None:
         table = self.definition
         columns = table.primary_key
         if not columns:
@@ -355,19 +419,29 @@ class AsyncTable:
         elif not set(columns) <= set(key):
             raise self._not_the_key(table)
         condition = self._condition(key, None)
-        alias = identifier(table.name.name)
         for shard in condition.shards(self._herd.router(table)):
-            async with self._herd._engine.connection(shard.home) as connection:
-                with talking_to(shard.home, f"reading {table.name}"):
-                    cursor = connection.cursor(row_factory=dict_row)
-                    query = sql.SQL("SELECT * FROM {} AS {} WHERE {} LIMIT 1").format(
-                        identifier(shard.relation), alias, condition.sql
-                    )
-                    await cursor.execute(query, condition.parameters)
-                    row = await cursor.fetchone()
+            row = await self._get(shard, condition, nodes_for(self._herd.reads(reading), shard.home))
             if row is not None:
                 return row
         return None
+
+    async def _get(self, shard: Shard, condition: Condition, nodes: Sequence[str | None]) -> dict[str, Any] | None:
+        """The row, from the first of the nodes that answers: what a standby can't or won't say, the next one may."""
+        *first, last = nodes
+        for node in first:
+            with suppress(GroupUnavailable, ServerRefused):
+                return await self._get_from(node, shard, condition)
+        return await self._get_from(last, shard, condition)
+
+    async def _get_from(self, node: str | None, shard: Shard, condition: Condition) -> dict[str, Any] | None:
+        query = sql.SQL("SELECT * FROM {} AS {} WHERE {} LIMIT 1").format(
+            identifier(shard.relation), identifier(self._name.name), condition.sql
+        )
+        async with self._herd._engine.connection(shard.home, node) as connection:
+            with talking_to(shard.home, f"reading {self._name}"):
+                cursor = connection.cursor(row_factory=dict_row)
+                await cursor.execute(query, condition.parameters)
+                return await cursor.fetchone()
 
     def _not_the_key(self, table: Table) -> BadInput:
         columns = ", ".join(table.primary_key)
@@ -395,6 +469,8 @@ class AsyncTable:
         text_column: str | None = None,
         text_config: str | None = None,
         partial: bool = False,
+        read: str | None = None,
+        max_staleness_s: float | None = None,
     ) -> Hits:
         """The ``k`` rows nearest to a text or vector, over all groups that can hold them.
 
@@ -411,10 +487,14 @@ class AsyncTable:
         websearch_to_tsquery; the ranking is search/hybrid.py's); with a vector for a question give the words:
         ``hybrid="…"``. ``text_column`` is where they are looked for, ``text_config`` PostgreSQL's text search
         configuration (see search/words.py for what they default to).
+        ``read``: by the ``primary`` of each group (as if left out: every acknowledged write is seen), by the node that
+        answers fastest (``nearest``: a slow one is not waited for, another is asked as well), or by a ``replica``.
+        ``max_staleness_s`` is how old the answer may be, as measured by positions in the log; without it, any age.
         Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
-        if self._herd.is_due:
-            await self._herd.look()
+        reading = reading_of(read, max_staleness_s)
+        if not self._herd.is_ready(reading):
+            await self._herd.get_ready(reading)
         model = self.model_of(question, column)
         vector = question if model is None else (await asyncio.to_thread(model.embed, [question]))[0]
         request = functools.partial(
@@ -434,13 +514,22 @@ class AsyncTable:
             words=words_of(question, hybrid, model),
             text_column=text_column,
             text_config=text_config,
+            reading=reading,
         )
         return await self._herd.with_fresh_topology(lambda: scatter(self._herd._engine, *request(), partial=partial))
 
     def request(
-        self, vector: Any, k: int, *, column: str | None = None, words: str | None = None, **options: Any
+        self,
+        vector: Any,
+        k: int,
+        *,
+        column: str | None = None,
+        words: str | None = None,
+        reading: Reading = Reading(),  # noqa: B008
+        **options: Any,
     ) -> tuple[Router, Request]:
         """A search for a vector (hybrid: and words), checked but not carried out; options as for :meth:`search`."""
+        options["reads"] = self._herd.reads(reading)
         known = self._herd._about(self._name)
         table, indexes, router = known.table, known.indexes, known.router
         target = vector_column(table, column)

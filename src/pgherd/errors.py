@@ -28,6 +28,8 @@ __all__ = [
     "ServerRefused",
     "StalePlan",
     "StaleTopology",
+    "StoreUnavailable",
+    "SwitchoverRefused",
     "SyntaxProblem",
     "UnknownName",
     "UnsafeSetting",
@@ -154,6 +156,20 @@ class GroupUnavailable(HerdError):
     """A group of servers did not answer: see ``pgherd status``; ``pgherd up`` starts local servers again."""
 
     code = "group_unavailable"
+    retryable = True
+
+
+class StoreUnavailable(HerdError):
+    """etcd, through which groups with replicas elect a primary, does not answer: ``pgherd up`` starts it again."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class SwitchoverRefused(HerdError):
+    """Patroni would not hand over: its reason is in the message; the primary stays what it was."""
+
+    code = "switchover_refused"
     retryable = True
 
 

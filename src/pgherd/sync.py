@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,9 +17,11 @@ from .embedding.base import Embedder
 from .engines.base import OnStep
 from .engines.conduct import Conduct
 from .engines.immediate import Immediate, run
+from .engines.reading import reading_of
 from .errors import BadInput, ServerRefused
 from .model.schema import Schema, Table
 from .model.topology import Topology
+from .patience import PATIENCE_S, patiently_now
 from .planning.plan import Plan
 from .search.hits import Hits
 from .search.scatter import scatter
@@ -96,14 +98,18 @@ class _Loop:
 
 @contextmanager
 def connect(
-    dsn: str | None = None, *, home: str | Path | None = None, embedder: Embedder | str | None = None
+    dsn: str | None = None,
+    *,
+    home: str | Path | None = None,
+    embedder: Embedder | str | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Iterator[Herd]:
     """Open a herd; arguments and errors as for :func:`pgherd.connect_async`."""
     loop = _Loop()
     try:
-        opening = connect_async(dsn, home=home, embedder=embedder)
+        opening = connect_async(dsn, home=home, embedder=embedder, patience_s=patience_s)
         inner = loop.run(opening.__aenter__())
-        immediate = Immediate(inner.engine.conninfo)
+        immediate = Immediate(inner.engine.connect_now)
         try:
             yield Herd(inner, loop, immediate)
         finally:
@@ -180,9 +186,9 @@ class HerdTable:
         """Change rows, moving them if need be; see :meth:`pgherd.client.AsyncTable.update`."""
         return self._loop.run(self._inner.update(where, changes, params))
 
-    def get(self, key: Any) -> dict[str, Any] | None:
+    def get(self, key: Any, *, read: str | None = None, max_staleness_s: float | None = None) -> dict[str, Any] | None:
         """The row with that primary key; see :meth:`pgherd.client.AsyncTable.get`."""
-        return self._loop.run(self._inner.get(key))
+        return self._loop.run(self._inner.get(key, read=read, max_staleness_s=max_staleness_s))
 
     def tune(
         self, column: str | None = None, *, sample: int = SAMPLE, progress: Progress | None = None
@@ -193,18 +199,23 @@ class HerdTable:
     def search(self, question: Any, k: int = 10, **options: Any) -> Hits:
         """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""
         self._loop.check_open()
-        if self._inner.herd.is_due:
-            self._loop.run(self._inner.herd.look())
+        reading = reading_of(options.pop("read", None), options.pop("max_staleness_s", None))
+        if not self._inner.herd.is_ready(reading):
+            self._loop.run(self._inner.herd.get_ready(reading))
         partial, column = options.pop("partial", False), options.pop("column", None)
         model = self._inner.model_of(question, column)
         words = words_of(question, options.pop("hybrid", False), model)
         vector = question if model is None else model.embed([question])[0]
 
         def ask() -> Hits:
-            router, request = self._inner.request(vector, k, column=column, words=words, **options)
+            router, request = self._inner.request(vector, k, column=column, words=words, reading=reading, **options)
             return run(scatter(self._immediate, router, request, partial=partial))
 
-        for _ in range(FOLLOW - 1):  # as AsyncHerd.with_fresh_topology does
+        return patiently_now(lambda: self._following(ask), self._inner.herd.patience_s)
+
+    def _following(self, ask: Callable[[], Hits]) -> Hits:
+        """As AsyncHerd does: again when the herd has changed meanwhile."""
+        for _ in range(FOLLOW - 1):
             known = self._inner.herd.topology.generation
             try:
                 return ask()

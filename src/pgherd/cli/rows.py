@@ -130,6 +130,10 @@ def search(
     text_column: Annotated[str | None, typer.Option(help="Where --hybrid looks for the words.")] = None,
     text_config: Annotated[str | None, typer.Option(help="Text search configuration (default: english).")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Accept that groups are missing.")] = False,
+    read: Annotated[str | None, typer.Option(help="Who may answer: primary, nearest or replica.")] = None,
+    max_staleness: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How old an answer of a replica may be.")
+    ] = None,
     model: ModelOption = None,
     home: HomeOption = None,
     dsn: DsnOption = None,
@@ -140,6 +144,7 @@ def search(
     options = {
         "where": where, "min_similarity": min_similarity, "exact": exact, "recall": recall, "column": column,
         "metric": metric, "hybrid": hybrid, "text_column": text_column, "text_config": text_config, "partial": partial,
+        "read": read, "max_staleness_s": max_staleness,
     }  # fmt: skip
     hits = asyncio.run(_search(table, asked, k, options, model, home, dsn))
     if json:
@@ -149,7 +154,7 @@ def search(
     score = ["score"] if hybrid else []
     rows = [[*(h.score for _ in score), h.distance, h.group, *(h.row[c] for c in columns)] for h in hits]
     out.print(table_of([*score, "distance", "group", *columns], rows))
-    answered = ", ".join(f"{g.name} {g.ms:.1f} ms" for g in hits.groups)
+    answered = ", ".join(f"{g.node or g.name} {g.ms:.1f} ms" for g in hits.groups)
     out.print(f"[dim]{len(hits)} rows; answered by {escape(answered)}[/]")
     if hits.missing:
         out.print(f"[yellow]missing: {escape(', '.join(hits.missing))}[/]")

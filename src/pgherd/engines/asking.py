@@ -8,9 +8,10 @@ Source: PostgreSQL 18 manual, "Asynchronous Command Processing"; psycopg 3, psyc
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from time import perf_counter
@@ -22,6 +23,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, Format
 
 AnyConnection = psycopg.BaseConnection[Any]
+Enough = Callable[[], bool]
 CANCEL_TIMEOUT_S = 5.0
 _PLACEHOLDER = re.compile(rb"%\((\w+)\)s|%%")
 _FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE, ExecStatus.NONFATAL_ERROR)
@@ -124,15 +126,19 @@ def _prepared(connection: AnyConnection) -> dict[tuple[bytes, tuple[int, ...]], 
     return found
 
 
-def wait_for(questions: Sequence[Question]) -> None:
-    """Wait in this thread until all are answered; Ctrl-C cancels what is under way."""
+def wait_for(questions: Sequence[Question], enough: Enough | None = None, timeout_s: float | None = None) -> None:
+    """Wait in this thread until all are answered, it is ``enough``, or time is up; Ctrl-C cancels what is under way."""
     poll = select.poll()
+    deadline = None if timeout_s is None else perf_counter() + timeout_s
     waiting = {q.fileno: q for q in questions if not q.answered}
     for fd, question in waiting.items():
         poll.register(fd, select.POLLIN | (select.POLLOUT if question.unsent else 0))
     try:
-        while waiting:
-            for fd, _ in poll.poll():
+        while waiting and not (enough and enough()):
+            left_s = None if deadline is None else deadline - perf_counter()
+            if left_s is not None and left_s <= 0:
+                return
+            for fd, _ in poll.poll(None if left_s is None else math.ceil(left_s * 1000)):
                 question = waiting[fd]
                 if question.advance():
                     poll.unregister(fd)
@@ -146,11 +152,13 @@ def wait_for(questions: Sequence[Question]) -> None:
         raise
 
 
-async def wait_for_async(questions: Sequence[Question]) -> None:
-    """Wait in the event loop until all are answered; a cancelled task cancels what is under way."""
+async def wait_for_async(
+    questions: Sequence[Question], enough: Enough | None = None, timeout_s: float | None = None
+) -> None:
+    """The same in the event loop; a cancelled task cancels what is under way."""
     loop = asyncio.get_running_loop()
     waiting = {q.fileno: q for q in questions if not q.answered}
-    if not waiting:
+    if not waiting or (enough and enough()):
         return
     done = loop.create_future()
 
@@ -159,7 +167,7 @@ async def wait_for_async(questions: Sequence[Question]) -> None:
         if question.advance():
             loop.remove_reader(fd)
             del waiting[fd]
-            if not waiting and not done.done():
+            if (not waiting or (enough and enough())) and not done.done():
                 done.set_result(None)
 
     for fd, question in list(waiting.items()):
@@ -167,7 +175,9 @@ async def wait_for_async(questions: Sequence[Question]) -> None:
             await asyncio.sleep(0)
         loop.add_reader(fd, arrived, fd)
     try:
-        await done
+        await (done if timeout_s is None else asyncio.wait([done], timeout=timeout_s))
+        for fd in waiting:
+            loop.remove_reader(fd)
     except BaseException:
         for fd, question in waiting.items():
             loop.remove_reader(fd)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import psycopg
 from psycopg import AsyncConnection
 
 from ..model.schema import Schema
@@ -14,6 +15,9 @@ from ..planning.plan import Plan, Step
 from ..planning.rebalance import Move
 from ..planning.split import Split
 from .conduct import Conduct
+
+if TYPE_CHECKING:
+    from .servers.whereabouts import Whereabouts
 
 Connection = AsyncConnection[Any]
 OnStep = Callable[[int, int, Step], None]
@@ -74,16 +78,25 @@ class Engine(Protocol):
         """Settle commits that were left half done longer than ``min_age_s`` ago; how many there were."""
         ...
 
-    def connection(self, group: str) -> AbstractAsyncContextManager[Connection]:
-        """A connection to the group's primary, in autocommit."""
+    def connection(self, group: str, node: str | None = None) -> AbstractAsyncContextManager[Connection]:
+        """A connection to the group's primary, or to the node of the group that is named, in autocommit."""
         ...
 
     def conninfo(self, group: str) -> dict[str, Any]:
-        """The libpq parameters that reach the group's primary; they may hold a password."""
+        """The libpq parameters that reach the group's primary as last known; they may hold a password."""
+        ...
+
+    def connect_now(self, group: str, node: str | None = None) -> psycopg.Connection[Any]:
+        """A new connection as of :meth:`connection`, made while the calling thread waits."""
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction over any groups; committed at the end of the block, rolled back on an exception."""
+        ...
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Where the groups' nodes answer, and which of them is primary."""
         ...
 
     async def close(self) -> None:

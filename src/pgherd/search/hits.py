@@ -33,10 +33,14 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class GroupTiming:
-    """How long a group took to answer, in milliseconds, seen from the client."""
+    """How long a group took to answer, in milliseconds, seen from the client.
+
+    ``node`` is which of its nodes answered, where that was a choice.
+    """
 
     name: str
     ms: float
+    node: str | None = None
 
 
 class Hits(list[Hit]):
@@ -60,7 +64,7 @@ class Hits(list[Hit]):
         """The stable keys of ``pgherd search --json``."""
         return {
             "hits": [h.as_json() for h in self],
-            "groups": [{"name": g.name, "ms": round(g.ms, 3)} for g in self.groups],
+            "groups": [{"name": g.name, "ms": round(g.ms, 3), "node": g.node} for g in self.groups],
             "complete": self.complete,
             "missing": list(self.missing),
         }

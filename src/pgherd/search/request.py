@@ -15,6 +15,7 @@ from ..model.vectors import Metric, check_metric, default_metric, served_by
 from ..routing.route import Router
 from ..rows.where import Condition, condition_of
 from .effort import Aim, Effort, Knowledge, usual_effort, with_index
+from .hedging import Reads
 from .narrowing import Narrowing
 from .statement import Shape, typed
 from .words import Words
@@ -54,6 +55,8 @@ class Request:
     knowledge: Knowledge | None = None
     words: Words | None = None
     narrowing: Narrowing | None = None
+    reads: Reads | None = None
+    """where it may be answered; None: by the primaries"""
 
 
 def request_of(
@@ -75,6 +78,7 @@ def request_of(
     recall: float | None = None,
     knowledge: Knowledge | None = None,
     narrowing: Narrowing | None = None,
+    reads: Reads | None = None,
 ) -> Request:
     """Check a search against ``table``. Raises BadInput, DimensionMismatch."""
     if not isinstance(k, int) or not 1 <= k <= MAX_K:
@@ -127,6 +131,7 @@ def request_of(
         aim,
         knowledge,
         narrowing=narrowing,
+        reads=reads,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from ..engines.asking import AnyConnection, Question, wait_for, wait_for_async
+from ..engines.asking import Question, wait_for, wait_for_async
 from ..engines.base import Engine
 from ..engines.failures import talking_to, translate
 from ..engines.immediate import Immediate
@@ -21,6 +21,7 @@ from ..model.schema import TableKind
 from ..model.topology import Shard
 from ..routing.route import Router
 from .effort import Effort
+from .hedging import Asked, answers, connect, nodes_for
 from .hits import GroupTiming, Hit, Hits, merge, next_page
 from .hybrid import fuse, hits_of, hybrid_statement_of
 from .narrowing import Matching, estimate_statement, estimated_rows, under_condition
@@ -29,13 +30,10 @@ from .statement import Statement, own_type, statement_of
 
 
 @dataclass(slots=True)
-class _Part:
+class _Part(Asked):
     """What one group is asked and has answered."""
 
-    home: str
     shards: list[Shard]
-    connection: AnyConnection | None = None
-    question: Question | None = None
     hits: list[Hit] = field(default_factory=list)
     matching: list[Hit] = field(default_factory=list)
     ms: float = 0.0
@@ -57,17 +55,18 @@ async def scatter(source: Engine | Immediate, router: Router, request: Request, 
     async with AsyncExitStack() as connections:
         for part in parts:
             try:
-                part.connection = await connections.enter_async_context(source.connection(part.home))
+                part.nodes = nodes_for(request.reads, part.home)
+                await connect(source, connections, part)
                 part.effort = await _effort(part.connection, part, request, whole)
             except GroupUnavailable:
                 _miss(part, partial)
         await _narrow(source, request, parts, partial=partial)
         for part in parts:
             try:
-                await _set_effort(part.connection, part)
+                await _set_effort(part)
             except GroupUnavailable:
                 _miss(part, partial)
-        await _ask(source, request, parts, partial=partial)
+        await _ask(source, connections, request, parts, partial=partial)
         short = [p for p in parts if not p.missing and not p.effort.exact and len(p.hits) < request.k]
         if short:
             # An index scan gives up after hnsw.max_scan_tuples, and misses rows no edge leads to; what it did not
@@ -75,12 +74,12 @@ async def scatter(source: Engine | Immediate, router: Router, request: Request, 
             for part in short:
                 part.effort = part.effort._replace(exact=True)
                 _learn(request, part, Matching(0, 1))
-            await _ask(source, request, short, partial=partial)
+            await _ask(source, connections, request, short, partial=partial)
     if request.words is not None:
         best = fuse([(p.hits, p.matching) for p in parts], request.k, request.words.k)
     else:
         best = merge([p.hits for p in parts], request.k, request.max_distance)
-    timings = [GroupTiming(p.home, p.ms) for p in parts]
+    timings = [GroupTiming(p.home, p.ms, p.node) for p in parts]
     return Hits(best, timings, [p.home for p in parts if p.missing], next_page(request, best))
 
 
@@ -108,14 +107,18 @@ async def _wait(source: Engine | Immediate, questions: Sequence[Question]) -> No
         await wait_for_async(questions)
 
 
-async def _ask(source: Engine | Immediate, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:
+async def _ask(
+    source: Engine | Immediate, stack: AsyncExitStack, request: Request, parts: Sequence[_Part], *, partial: bool
+) -> None:
     asked = [p for p in parts if not p.missing]
     values = parameters_of(request)
-    for part in asked:
+
+    def ask(part: _Part) -> Question:
         assert part.connection is not None
         statement = _statement(request, part.relations, part.effort)
-        part.question = Question(part.connection, statement.text, values, binary=statement.binary)
-    await _wait(source, [p.question for p in asked if p.question is not None])
+        return Question(part.connection, statement.text, values, binary=statement.binary)
+
+    await answers(source, stack, asked, request.reads, _set_effort, ask)
     for part in asked:
         try:
             _take(request, part)
@@ -211,8 +214,9 @@ async def _effort(connection: Any, part: _Part, request: Request, whole: bool) -
     return await request.knowledge.effort(connection, part.home, part.relations, request.k, request.aim, whole)
 
 
-async def _set_effort(connection: Any, part: _Part) -> None:
+async def _set_effort(part: _Part) -> None:
     """Bring the session's search settings to what this request needs; most requests need what the last one did."""
+    connection: Any = part.connection
     effort = part.effort
     settings = (effort.ef_search, effort.probes, effort.max_scan)
     if part.missing or effort.exact or getattr(connection, "pgherd_effort", None) == settings:

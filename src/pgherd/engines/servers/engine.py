@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -24,6 +25,10 @@ from .pools import Pools
 from .scripts import catalog, digest, script
 from .store import read_generation, read_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers
+from .whereabouts import SyncConnection, Whereabouts
+
+SETTLE_ATTEMPTS = 12
+"""How often a commit left half done is settled in the background, for about 20 s; then whoever comes next does it."""
 
 LEAVE_ATTEMPTS = 3
 
@@ -41,6 +46,7 @@ class ServersEngine:
         self._topology = Topology(0, self.name, groups)
         self._leaving: dict[str, Group] = {}
         self._left: set[str] = set()
+        self._settling: asyncio.Task[None] | None = None
 
     @property
     def topology(self) -> Topology:
@@ -195,15 +201,24 @@ class ServersEngine:
         return await settle_leftovers(self._pools, [g.name for g in self._topology.groups], min_age_s)
 
     @asynccontextmanager
-    async def connection(self, group: str) -> AsyncIterator[Connection]:
-        """A connection to the group's primary, in autocommit; the driver's errors come out as pgherd's."""
-        async with self._pools.connection(group) as connection:
+    async def connection(self, group: str, node: str | None = None) -> AsyncIterator[Connection]:
+        """A connection to the group's primary or ``node``, in autocommit; the driver's errors come out as pgherd's."""
+        async with self._pools.connection(group, node) as connection:
             with talking_to(group):
                 yield connection
 
     def conninfo(self, group: str) -> dict[str, Any]:
-        """The libpq parameters that reach the group's primary."""
-        return self._pools.conninfo(group)
+        """The libpq parameters that reach the group's primary as last known."""
+        return self._pools.whereabouts.conninfo(group)
+
+    def connect_now(self, group: str, node: str | None = None) -> SyncConnection:
+        """A new connection to the group's primary or ``node``, made while the calling thread waits."""
+        return self._pools.whereabouts.connect_now(group, node, autocommit=True)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Where the groups' nodes answer, and which of them is primary."""
+        return self._pools.whereabouts
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[TwoPhaseTransaction]:
@@ -214,8 +229,27 @@ class ServersEngine:
         except BaseException:
             await transaction.rollback()
             raise
-        await transaction.commit()
+        try:
+            await transaction.commit()
+        finally:
+            if transaction.left_over and self._settling is None:
+                self._settling = asyncio.create_task(self._settle())
+
+    async def _settle(self) -> None:
+        """Tell those who could not be told how a commit ended, once they are back: its rows are locked until then."""
+        try:
+            for attempt in range(SETTLE_ATTEMPTS):
+                with suppress(HerdError):
+                    await self.recover()
+                    return
+                await asyncio.sleep(min(2.0, 0.1 * 2**attempt))
+        finally:
+            self._settling = None
 
     async def close(self) -> None:
         """Give all connections back."""
+        if self._settling is not None:
+            self._settling.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._settling
         await self._pools.close()

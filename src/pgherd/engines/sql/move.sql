@@ -105,7 +105,7 @@ DECLARE
 BEGIN
     SELECT string_agg(format('%s=%L', option_name, option_value), ' ') INTO publisher
     FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
-    WHERE srvname = link AND option_name IN ('host', 'port', 'dbname');
+    WHERE srvname = link AND option_name IN ('host', 'port', 'dbname', 'target_session_attrs', 'connect_timeout');
     EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, slot_name = %L,'
         ' copy_data = false, origin = none, binary = %s)',
         name, publisher || format(' user=%L password=%L', pgherd.link_role(), pgherd.link_secret(link)), name, name,
@@ -168,6 +168,10 @@ BEGIN
     PERFORM pgherd.wake_senders();
     LOOP
         SELECT confirmed_flush_lsn >= goal INTO done FROM pg_replication_slots WHERE slot_name = pgherd.move_name(shard);
+        IF NOT FOUND THEN  -- it was on the server that was primary before
+            RAISE undefined_object USING MESSAGE = format('the move of %s was interrupted by a failover', shard),
+                HINT = 'Run the same command again: the move is undone.';
+        END IF;
         EXIT WHEN done;
         IF clock_timestamp() > deadline THEN
             RAISE lock_not_available USING MESSAGE = format('the new home of %s did not catch up in time', shard);

@@ -1,0 +1,181 @@
+"""A machine's watcher: keeps its nodes and its member of etcd running, reaps what ends, fences what hangs.
+
+``python -m pgherd.availability.watcher DIRECTORY`` goes into the background once it holds the machine's lock; it exits
+with 3 if another watcher does. SIGUSR1 stops the nodes; SIGTERM the nodes, then etcd, then the watcher. It is their
+parent, and a child subreaper, so that it knows at once when one ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ..dcs import NAMESPACE, Store
+from ..errors import HerdError
+from ..local import machine
+from ..local.machine import Machine
+from . import children, keys
+from .ballot import Ballot
+from .decide import Life, OwnAction, OwnNode, on_own
+from .node import Kept, Node, measured
+
+TICK_S = 0.1
+DROP_FOR_S = 2.0
+"""How long dropping a leader key is tried; then the node is started all the same, and its key runs out by itself."""
+SECOND_WATCHER = 3
+URGENT = -10
+"""The priority that a watcher, and etcd, take where they may."""
+log = logging.getLogger("pgherd.watcher")
+
+
+class Watcher:
+    """Keeps one machine's programs; :meth:`run` returns when it has been told to stop and all have ended."""
+
+    def __init__(self, spec: Machine) -> None:
+        self.spec = spec
+        self.store: Store = spec.store()
+        self.etcd = Kept(spec.etcd, urgent=True) if spec.etcd else None
+        self.nodes = [Node(n, spec) for n in spec.nodes if n.patroni]
+        self.ballot = Ballot(spec)
+        self._stop_nodes = self._stop_all = False
+
+    def run(self) -> None:
+        """Watch until told to stop."""
+        wake, alarm = os.pipe()
+        os.set_blocking(alarm, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGUSR1, self._told_to_stop_nodes)
+        signal.signal(signal.SIGTERM, self._told_to_stop)
+        for kept in (*([self.etcd] if self.etcd else []), *(n.patroni for n in self.nodes)):
+            kept.processes.kill_keepers()  # a watcher before this one left them; servers go on meanwhile
+        self.ballot.start()
+        while not self._ended():
+            try:
+                self.step(time.monotonic())
+            except HerdError as error:
+                log.warning("%s", error.message)
+            select.select([wake], [], [], TICK_S)
+            with suppress(BlockingIOError):
+                os.read(wake, 4096)
+
+    def _told_to_stop_nodes(self, *_: object) -> None:
+        self._stop_nodes = True
+
+    def _told_to_stop(self, *_: object) -> None:
+        self._stop_nodes = self._stop_all = True
+
+    def step(self, now: float) -> None:
+        """Look once, and do what is due."""
+        for pid in children.reap():
+            ended = [k for k in (self.etcd, *(n.patroni for n in self.nodes)) if k is not None and k.end(pid)]
+            for kept in ended:
+                log.info("%s ended, pid %d", kept.program.directory, pid)
+        if self.etcd is not None and not self._stop_all and self.etcd.may_start(now):
+            self.etcd.start(self.spec.owner, now)
+        for node in self.nodes:
+            if self._stop_nodes:
+                node.stop()
+            elif node.ready or self._make_ready(node):
+                self._tend(node, now)
+        if self._stop_all and self.etcd is not None and self.etcd.pid and not self._nodes_running():
+            with suppress(ProcessLookupError):
+                os.kill(self.etcd.pid, signal.SIGTERM)
+
+    def _tend(self, node: Node, now: float) -> None:
+        seen = node.look(now)
+        if seen.server is Life.GONE and seen.was_up:
+            seen = replace(seen, leads=self._leads(node))
+        action = on_own(seen)
+        if action is OwnAction.FENCE and (seen.was_up or node.patroni.may_start(now)):
+            self._fence(node, seen)
+            node.start(time.monotonic())
+        elif action is OwnAction.START and node.patroni.may_start(now):
+            node.start(now)
+
+    def _leads(self, node: Node) -> bool | None:
+        if self.ballot.leads(node.known) is False:
+            return False
+        try:
+            entry = keys.leader(self.store, node.known.group)
+        except HerdError:
+            return None
+        return entry is not None and entry.value == node.known.name
+
+    def _fence(self, node: Node, seen: OwnNode) -> None:
+        """Make sure that nothing of the node can write, then let another be elected."""
+        began, name, why = time.monotonic(), node.known.name, _why(seen)
+        node.fence()
+        dropped = False
+        while time.monotonic() - began < DROP_FOR_S:
+            with suppress(HerdError):
+                entry = keys.leader(self.store, node.known.group)
+                if entry is None or entry.value != name:
+                    break
+                if self.store.delete_if(entry):
+                    dropped = True
+                    keys.record(self.store, node.known.group, name, why, self.spec.name)
+                    break
+        log.info("fenced %s in %s: %s%s", name, measured(began), why, ", dropped its leader key" if dropped else "")
+
+    def _make_ready(self, node: Node) -> bool:
+        """Whether the group has settings, and this node rows or somebody to copy from."""
+        try:
+            if self.store.get(f"{NAMESPACE}{node.known.group}/config") is None:
+                return False
+            if node.is_empty and not keys.primary_runs(self.store, node.known.group):
+                return False
+        except HerdError:
+            return False
+        node.ready = True
+        return True
+
+    def _nodes_running(self) -> bool:
+        return any(n.is_running() for n in self.nodes)
+
+    def _ended(self) -> bool:
+        return self._stop_all and (self.etcd is None or self.etcd.pid is None) and not self._nodes_running()
+
+
+def _why(seen: OwnNode) -> str:
+    if seen.stopped_s > 0:
+        return "frozen"
+    if seen.server is not Life.GONE:
+        return "its server does not answer"
+    if not seen.was_up:
+        return "started again after it had died"
+    return "its server died" if seen.patroni is not Life.GONE else "server and Patroni died"
+
+
+def main() -> int:
+    """Take the lock, go into the background, watch."""
+    directory = Path(sys.argv[1])
+    spec = machine.read(directory)
+    lock = machine.hold_lock(directory)
+    if lock is None:
+        print(f"machine {spec.name} has a watcher already", file=sys.stderr)
+        return SECOND_WATCHER
+    if os.fork():
+        os._exit(0)
+    machine.sign(lock)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    children.become_subreaper()
+    with suppress(OSError):  # a busy machine must not keep it from acting; only root may
+        os.setpriority(os.PRIO_PROCESS, 0, URGENT)
+    watcher = Watcher(spec)
+    log.info("watching %s: %s", spec.name, ", ".join(n.known.name for n in watcher.nodes) or "a witness")
+    watcher.run()
+    log.info("ended")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

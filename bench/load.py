@@ -29,6 +29,7 @@ class _Way:
 
     def __init__(self, servers: Servers, herd: Herd, rows: int, load: Callable[[], None]) -> None:
         self.servers, self._herd, self._rows, self._load = servers, herd, rows, load
+        self._count = len(servers.groups)
         self.rows_per_s, self.client_us, self.server_us = Series("rows/s"), Series("client"), Series("server")
 
     def turn(self) -> None:
@@ -53,7 +54,7 @@ class _Way:
     @property
     def own_machines_rows_per_s(self) -> float:
         """What the CPU time allows when client and servers each have a processor of their own, evenly loaded."""
-        busiest_us = max(self.client_us.median, self.server_us.median / len(self.servers.groups))
+        busiest_us = max(self.client_us.median, self.server_us.median / self._count)
         return 1e6 / busiest_us
 
 
@@ -127,8 +128,8 @@ def _outcome(ways: dict[str, _Way], data: Corpus, left_out: list[str]) -> Outcom
     note = (
         "The last column is computed, not measured: 1 / max(client's CPU a row, servers' CPU a row / number of"
         " servers), what the CPU allows when client and servers each have a processor of their own; network and disk"
-        f" are not counted. langchain-postgres got one row of {LANGCHAIN_SHARE}, into a table that it makes itself, and its"
-        " rounds come after the others'."
+        f" are not counted. langchain-postgres got one row of {LANGCHAIN_SHARE}, into a table that it makes itself, and"
+        " its rounds come after the others'."
     )
     return Outcome(
         "load",

@@ -73,10 +73,14 @@ class Chroma:
         import chromadb
         from chromadb.config import Settings
 
-        client = chromadb.PersistentClient(str(rows.directory / "chroma"), Settings(anonymized_telemetry=False))
-        hnsw = {"space": "cosine", "ef_construction": EF_CONSTRUCTION, "max_neighbors": M, "ef_search": 40}
-        self._collection = client.create_collection("passage", configuration={"hnsw": hnsw}, embedding_function=None)
-        step = min(5000, client.get_max_batch_size())
+        settings = Settings(anonymized_telemetry=False)
+        self._open = lambda: chromadb.PersistentClient(str(rows.directory / "chroma"), settings)
+        self._client, self._effort = self._open(), 40
+        hnsw = {"space": "cosine", "ef_construction": EF_CONSTRUCTION, "max_neighbors": M, "ef_search": self._effort}
+        self._collection = self._client.create_collection(
+            "passage", configuration={"hnsw": hnsw}, embedding_function=None
+        )
+        step = min(5000, self._client.get_max_batch_size())
         for start in range(0, len(rows.ids), step):
             part = slice(start, start + step)
             pairs = zip(rows.regions[part], rows.codes[part], strict=True)
@@ -88,7 +92,12 @@ class Chroma:
             )
 
     def set_effort(self, effort: int) -> None:
-        self._collection.modify(configuration={"hnsw": {"ef_search": effort}})
+        """A collection learns of a new setting when it is opened anew (seen with 1.5.9)."""
+        if effort != self._effort:
+            self._collection.modify(configuration={"hnsw": {"ef_search": effort}})
+            self._client.clear_system_cache()
+            self._client, self._effort = self._open(), effort
+            self._collection = self._client.get_collection("passage", embedding_function=None)
 
     def search(self, question: Any) -> list[int]:
         found = self._collection.query(
@@ -195,6 +204,7 @@ def _opened(command: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 def _searched(store: Store, command: dict[str, Any]) -> dict[str, Any]:
     store.set_effort(command["effort"])
     questions = np.load(command["questions"])
+    store.search(questions[0])  # a store that was opened anew reads its index with the first
     ms, ids = [], []
     cpu = time.process_time()
     for question in questions:

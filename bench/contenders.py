@@ -64,16 +64,17 @@ def calibrated(name: str, searcher: Searcher, questions: Vectors, truth: Sequenc
     def reaches(effort: int) -> bool:
         return recall(checked(name, searcher.ask(questions, effort)), truth) >= target
 
-    low, high = K, MAX_EFFORT
-    tried = 40
+    low, high = K, 40
+    while not reaches(high):
+        if high == MAX_EFFORT:
+            raise WrongAnswer(f"{name} does not reach a recall of {target} with any effort up to {MAX_EFFORT}")
+        low, high = high + 1, min(2 * high, MAX_EFFORT)
     while low < high:
+        tried = (low + high) // 2
         if reaches(tried):
             high = tried
         else:
             low = tried + 1
-        tried = (low + high) // 2 if high < MAX_EFFORT else min(2 * tried, MAX_EFFORT)
-    if low == MAX_EFFORT and not reaches(low):
-        raise WrongAnswer(f"{name} does not reach a recall of {target} with any effort up to {MAX_EFFORT}")
     return low
 
 

@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-import simple_icd_10_cm as icd
 from numpy.typing import NDArray
 
 from pgherd.demo.catalogue import treatments
@@ -147,6 +146,8 @@ def _embedded(rows: Sequence[dict[str, str]], dim: int) -> Vectors:
     """(n, dim) float32 of length 1."""
     if not 0 < dim <= MAX_DIM:
         raise ValueError(f"1 to {MAX_DIM} dimensions")
+    import simple_icd_10_cm as icd
+
     model = model_from_spec("wordllama")
     texts = [[r["description"], *map(icd.get_description, icd.get_ancestors(r["icd_code"]))] for r in rows]
     out = np.empty((len(rows), dim), np.float32)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
-
 import pgherd
-from pgherd import dialect
 from pgherd.client import AsyncHerd, connect_async
+from pgherd.local.installation import find
+from pgherd.local.user import server_user
 from pgherd.planning.plan import Step
 from pgherd.planning.rebalance import Move
-from pgherd.sync import Herd
 
 from . import herds
 from .data import Corpus, corpus, described
@@ -77,21 +76,20 @@ def _builds(data: Corpus, setting: Setting) -> Part:
         settle({(servers["single"], single): [TABLE], (servers["fleet"], fleet): [TABLE]})
         _give(servers["single"], BUILD_MB, processors)
         _give(servers["fleet"], BUILD_MB // 2, processors // 2)
-        index = herds.index(TABLE, setting.ef_construction)
 
-        def plainly() -> None:
+        def plainly(name: str) -> None:
             with servers["single"].connect() as connection:
-                connection.execute(index.rstrip(";").replace(f"{TABLE}_embedding_idx", "plain_idx", 1))
+                connection.execute(_index(name, setting))  # type: ignore[call-overload]
 
-        def plainly_undone() -> None:
-            with servers["single"].connect() as connection:
-                connection.execute("DROP INDEX plain_idx")
+        texts = [spread]
+
+        def applied(name: str) -> None:
+            texts.append(_index(name, setting))
+            apply(fleet, *texts)
 
         ways = {
-            "CREATE INDEX, 1 server": _Build(servers["single"], plainly, plainly_undone),
-            "pgherd apply, 4 shards on 2 servers": _Build(
-                servers["fleet"], lambda: apply(fleet, spread, index), lambda: _dropped(fleet)
-            ),
+            "CREATE INDEX, 1 server": _Build(servers["single"], plainly),
+            "pgherd apply, 4 shards on 2 servers": _Build(servers["fleet"], applied),
         }
         say(f"index builds: {setting.rounds} rounds")
         take_turns([w.turn for w in ways.values()], setting.rounds)
@@ -109,19 +107,24 @@ def _builds(data: Corpus, setting: Setting) -> Part:
     )
 
 
+def _index(name: str, setting: Setting) -> str:
+    return herds.index(TABLE, setting.ef_construction).replace(f"{TABLE}_embedding_idx", name)
+
+
 class _Build:
-    def __init__(self, servers: Servers, build: Callable[[], None], undo: Callable[[], None]) -> None:
-        self._servers, self._build, self._undo = servers, build, undo
+    """Builds one more index each round; those of earlier rounds stay, for either way, and nobody uses them."""
+
+    def __init__(self, servers: Servers, build: Callable[[str], None]) -> None:
+        self._servers, self._build = servers, build
         self.seconds, self.cpu_s = Series("s"), Series("cpu s")
 
     def turn(self) -> None:
-        """Build, note the time, and take the index away."""
+        """Build, and note the time."""
         self._servers.everywhere("CHECKPOINT")
         with Meter(self._servers.pids) as meter:
-            self._build()
+            self._build(f"round_{len(self.seconds.rounds)}")
         self.seconds.rounds.append(meter.seconds)
         self.cpu_s.rounds.append(meter.server_s)
-        self._undo()
 
 
 def _give(servers: Servers, memory_mb: int, processes: int) -> None:
@@ -131,10 +134,6 @@ def _give(servers: Servers, memory_mb: int, processes: int) -> None:
         f"ALTER SYSTEM SET max_parallel_maintenance_workers = {processes - 1}",
         "SELECT pg_reload_conf()",
     )
-
-
-def _dropped(herd: Herd) -> None:
-    herd.execute(herd.plan(dialect.parse(f"DROP INDEX {TABLE}_embedding_idx;")))
 
 
 @dataclass(slots=True)
@@ -181,8 +180,8 @@ def _moves(data: Corpus, setting: Setting) -> Part:
     ]
     head = ["what", "MB/s", "copying s", "index build s", "the rest s"]
     note = (
-        "Bytes are those of the shard's rows (heap and TOAST), without indexes, for moves and pipes alike. A move makes"
-        " the primary key before it copies; copying is the time until the subscription has all rows. Before each move"
+        "The pipe is two psql. Bytes are those of the shard's rows (heap and TOAST), without indexes, for all alike."
+        " Copying is the time until the new home has the rows; the key is made with the rest. Before each move"
         " that brings a shard back, readers have had the time that they need to notice that it left."
     )
     keyed = pipes["with primary key"]
@@ -273,27 +272,27 @@ def _pipe(herd: AsyncHerd, servers: Servers, keyed: bool) -> float:
     shard = herd.topology.shards(herd.topology.table(BARE))[0]
     target = next(g for g in servers.groups if g != shard.home)
     size = _row_bytes(servers, shard.home, shard.relation.sql)
-    with servers.connect(shard.home) as source, servers.connect(target) as sink:
-        including = "INCLUDING ALL" if keyed else ""
-        sink.execute(f"CREATE TABLE pipe (LIKE {BARE} {including})")
+    with servers.connect(target) as sink:
+        sink.execute(f"CREATE TABLE pipe (LIKE {BARE})")
         if keyed:
             sink.execute("ALTER TABLE pipe ADD PRIMARY KEY (id)")
         started = time.perf_counter()
-        _copied(source, sink, shard.relation.sql)
+        _copied(servers.dsn(shard.home), servers.dsn(target), shard.relation.sql)
         seconds = time.perf_counter() - started
         sink.execute("DROP TABLE pipe")
     return size / seconds
 
 
-def _copied(source: psycopg.Connection[Any], sink: psycopg.Connection[Any], relation: str) -> None:
-    with (
-        source.cursor() as reading,
-        sink.cursor() as writing,
-        reading.copy(f"COPY {relation} TO STDOUT (FORMAT BINARY)") as out,  # type: ignore[call-overload]
-        writing.copy("COPY pipe FROM STDIN (FORMAT BINARY)") as into,
-    ):
-        for data in out:
-            into.write(data)
+def _copied(source: str, target: str, relation: str) -> None:
+    """Two psql and a pipe between them."""
+    programs = find(server_user())
+    psql, env = str(programs.program("psql")), {**os.environ, **programs.env}
+    out = [psql, "-XqAt", "-d", source, "-c", f"COPY {relation} TO STDOUT (FORMAT binary)"]
+    into = [psql, "-Xq", "-d", target, "-c", "COPY pipe FROM STDIN (FORMAT binary)"]
+    with subprocess.Popen(out, stdout=subprocess.PIPE, env=env) as giving:
+        subprocess.run(into, stdin=giving.stdout, env=env, check=True)
+    if giving.returncode:
+        raise RuntimeError(f"psql, reading {relation}, ended with {giving.returncode}")
 
 
 def _rebalance(data: Corpus, setting: Setting) -> Part:

@@ -58,17 +58,16 @@ class Servers:
         found = (local.postmaster(node.name).pid for node in herdfile.read(self.home).nodes)
         return tuple(pid for pid in found if pid is not None)
 
-    @property
-    def has_replicas(self) -> bool:
-        """Whether a group has more than one server."""
-        return len(herdfile.read(self.home).nodes) > len(self.groups)
-
     def pid(self, group: str) -> int:
         """The postmaster of a group's primary."""
-        node = next(n for n in herdfile.read(self.home).nodes if n.group == group)
-        pid = LocalHerd(self.home).postmaster(node.name).pid
-        assert pid is not None
-        return pid
+        for node in herdfile.read(self.home).nodes:
+            if node.group == group:
+                with psycopg.connect(self.dsn(group), host=node.host, port=node.port) as connection:
+                    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+                pid = LocalHerd(self.home).postmaster(node.name).pid
+                if row == (False,) and pid is not None:
+                    return pid
+        raise LookupError(f"group {group} has no primary")
 
 
 @contextmanager
@@ -83,14 +82,20 @@ def directory() -> Iterator[Path]:
 
 
 @contextmanager
-def running(**wanted: int) -> Iterator[dict[str, Servers]]:
-    """Herds of so many servers each, up and empty: a single server for 1, a fleet for more."""
+def running(*, replicas: int = 1, **wanted: int) -> Iterator[dict[str, Servers]]:
+    """Herds of so many groups each, up and empty: a single server for 1, a fleet for more; ``replicas`` nodes a group.
+
+    Two nodes a group are enough to read from: writes go on when one is lost.
+    """
+    more: dict[str, Any] = {}
+    if replicas > 1:
+        more = {"replicas": replicas, "two_node": herdfile.TwoNode("available") if replicas == 2 else None}
     with directory() as base:
         made = {name: LocalHerd(base / name) for name in wanted}
         try:
             for name, count in wanted.items():
                 engine = EngineName.SINGLE if count == 1 else EngineName.FLEET
-                made[name].up([Label.parse(r) for r in PLACES[:count]], engine)
+                made[name].up([Label.parse(r) for r in PLACES[:count]], engine, **more)
             yield {name: Servers(base / name) for name in wanted}
         finally:
             for herd in made.values():

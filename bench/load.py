@@ -20,7 +20,7 @@ from .setting import Setting, say
 TABLE = "passage"
 GROUPS = 4
 LANGCHAIN = "langchain-postgres, 1 server"
-LANGCHAIN_SHARE = 20
+LANGCHAIN_SHARE = 100
 """Langchain gets one row of so many: it is slower by as much."""
 
 
@@ -101,7 +101,7 @@ def run(setting: Setting) -> Outcome:
 def _langchain(python: str, single: Servers, herd: Herd, data: Corpus, rounds: int) -> _Way:
     """Texts, vectors and metadata as its users give them, in a process of its own; it makes a table of its own."""
     way = _Way(single, herd, data.n, lambda: None)
-    count = max(1000, data.n // LANGCHAIN_SHARE)
+    count = max(500, data.n // LANGCHAIN_SHARE)
     with stores.Store(python, "langchain", data, count, dsn=single.dsn()) as store:
         for _ in range(rounds):
             with Meter(single.pids) as meter:

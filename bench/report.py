@@ -76,9 +76,9 @@ def _cells(goal: Document) -> list[str]:
     unit = goal["unit"]
     return [
         goal["what"],
-        f"{_number(goal['measured'])} {unit}",
+        f"{_number(goal['measured'])} {unit}".rstrip(),
         f"{_number(goal['least'])} to {_number(goal['most'])}",
-        f"{'≥' if goal['at_least'] else '≤'} {goal['goal']:g} {unit}",
+        f"{'≥' if goal['at_least'] else '≤'} {goal['goal']:g} {unit}".rstrip(),
         "yes" if goal["met"] else "**no**",
     ]
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pgherd
 from pgherd.client import AsyncTable
+from pgherd.local.herd import LocalHerd
 
 from . import herds
 from .contenders import calibrated
@@ -34,7 +35,7 @@ SERVERS = 4
 SLOW = herds.PLACES[0]
 PAUSE_S, EVERY_S = 0.012, 0.05
 SECONDS = 6.0
-LEFT_OUT = "hedged reads: this client has none (`search(read=…)`), or herds here have no replicas to send them to"
+LEFT_OUT = "hedged reads: this version has none (`search(read=…)`), or no replicas to send them to"
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ def run(setting: Setting) -> Outcome:
     data = corpus(setting.rows)
     truth = data.nearest(K)
     with ExitStack() as stack:
-        servers = stack.enter_context(running(four=SERVERS))["four"]
+        servers = stack.enter_context(running(four=SERVERS, replicas=2 if hedging() else 1))["four"]
         herd = stack.enter_context(pgherd.connect(home=servers.home))
         say(f"loading {data.n:,} rows and building indexes")
         table = herds.hash_table(TABLE, data.dim, SERVERS)
@@ -87,7 +88,8 @@ def run(setting: Setting) -> Outcome:
 
 def hedging() -> dict[str, Any] | None:
     """The options of a search that asks a replica when the first is slow; None where there is no such thing."""
-    return {"read": "nearest"} if "read" in inspect.signature(AsyncTable.search).parameters else None
+    known = "read" in inspect.signature(AsyncTable.search).parameters
+    return {"read": "nearest"} if known and "replicas" in inspect.signature(LocalHerd.up).parameters else None
 
 
 def _contenders(stack: ExitStack, servers: Servers, data: Corpus, effort: int) -> list[_Contender]:
@@ -98,7 +100,7 @@ def _contenders(stack: ExitStack, servers: Servers, data: Corpus, effort: int) -
     plain = crew()
     found = [_Contender("no server pauses", plain, False), _Contender("one server pauses", plain, True)]
     options = hedging()
-    if options is not None and servers.has_replicas:
+    if options is not None:
         found.append(_Contender("one server pauses, hedged reads", crew(**options), True))
     return found
 
@@ -106,7 +108,7 @@ def _contenders(stack: ExitStack, servers: Servers, data: Corpus, effort: int) -
 @contextmanager
 def pausing(postmaster: int) -> Iterator[None]:
     """The server's sessions stop for PAUSE_S about every EVERY_S: a busy neighbour, a disk that stalls."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     ready, stop = context.Event(), context.Event()
     process = context.Process(target=_pause, args=(postmaster, ready, stop), daemon=True)
     process.start()

@@ -22,7 +22,8 @@ from .searchers import K, nearest
 
 Operation = Callable[[int], Sequence[int]]
 """Does the i-th of its kind; the ids found or written."""
-_CONTEXT = multiprocessing.get_context("spawn")
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__])  # a process then starts in no time
 _READY_S = 120.0
 
 

@@ -20,7 +20,8 @@ from .setting import Setting, say
 TABLE = "passage"
 NAMES = {"faiss": "FAISS HNSW, in process", "chroma": "Chroma, in process", "lance": "LanceDB, in process"}
 MORE_DIM = 1536
-MORE_DIM_SHARE = 8
+DIMS = {256: 2, MORE_DIM: 10}
+"""How many dimensions, and one row of how many: some stores take long to fill."""
 EFFORTS = (10, 20, 40, 80, 160, 320)
 SERVER, HERD = "pgvector on 1 server, psycopg", "pgherd, 2 groups x 1"
 
@@ -32,7 +33,8 @@ def run(setting: Setting) -> Outcome:
     tables: list[Table] = []
     curves: list[Curve] = []
     numbers = {}
-    for rows, dim in ((setting.rows, 256), (setting.rows // MORE_DIM_SHARE, MORE_DIM)):
+    for dim, share in DIMS.items():
+        rows = setting.rows // share
         data = corpus(rows, dim)
         found, built, lines = _compared(data, setting)
         title = f"{rows:,} x {dim:,}"

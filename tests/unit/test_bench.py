@@ -69,7 +69,7 @@ def test_percentiles() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*_text is deprecated:DeprecationWarning")  # the catalogue's own
-@pytest.mark.parametrize("dim", [256, 384, 1536])
+@pytest.mark.parametrize("dim", [384, 1536])
 def test_vectors_have_length_one_and_questions_are_not_rows(dim: int) -> None:
     data = corpus(5000, dim)
     assert data.vectors.shape == (5000, dim)

@@ -35,7 +35,7 @@ BUILD_MB = 1024
 BEFORE_S = 6.0
 """Longer than planning.move.READERS_S, so that a shard that comes back need not wait for readers."""
 READERS, WRITERS = 2, 2
-FIRST_WRITTEN = 10_000_000
+FIRST_WRITTEN, WRITTEN_VECTORS = 10_000_000, 10_000
 
 
 def run(setting: Setting) -> Outcome:
@@ -308,7 +308,7 @@ def _rebalance(data: Corpus, setting: Setting) -> Part:
         apply(herd, table, herds.index(TABLE, setting.ef_construction))
         settle({(servers, herd): [TABLE]})
         search = HerdSearch(servers.home, TABLE, data.questions, {"ef_search": 40})
-        write = HerdWrite(servers.home, TABLE, data.questions, FIRST_WRITTEN, WRITERS)
+        write = HerdWrite(servers.home, TABLE, data.vectors[:WRITTEN_VECTORS], FIRST_WRITTEN, WRITERS)
         readers = stack.enter_context(Crew(search, READERS, len(data.questions)))
         writers = stack.enter_context(Crew(write, WRITERS))
         say(f"rebalance: {setting.rounds} rounds")

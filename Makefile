@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 
 .PHONY: help demo test check bench soak clean
 
@@ -27,11 +29,18 @@ check: $(STAMP)  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## ratios against one server, in one run
-	$(BIN)/python -m bench
+# The stores we compare with need older versions of what we use: an environment of their own.
+$(PEERS_STAMP): pyproject.toml constraints-bench.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" -c constraints-bench.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-bench.txt --group bench
+	@touch $@
+
+bench: $(STAMP) $(PEERS_STAMP)  ## ratios against one server and other stores, in one run; SUITES="search load", ARGS=--quick
+	$(BIN)/python -m bench $(SUITES) $(ARGS)
 
 soak: $(STAMP)  ## random faults for up to 20 minutes, every acknowledged write accounted for
 	$(BIN)/python -m pytest -m soak --timeout 1500
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,10 +1,10 @@
-"""The two herds that are compared: one server, and a fleet of two; made in a directory of their own, then removed."""
+"""The herds that are compared, made in a directory of their own, then removed; and the tables in them."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,118 +21,163 @@ from pgherd.sync import Herd
 
 from .data import REGIONS
 
-SINGLE = "passage"
-FLEET_1 = "passage_1"
-FLEET_2 = "passage_2"
-BY_REGION = "passage_by_region"
-TABLE_OF = {1: FLEET_1, 2: FLEET_2}
-"""The fleet's hash-distributed table with so many shards a group."""
-
-_COLUMNS = (
-    "id bigint NOT NULL, region text NOT NULL, code text NOT NULL, description text NOT NULL, embedding vector(256)"
-)
+PLACES = (*REGIONS, "eu-west", "eu-east", "ap-south")
+COLUMNS = ("id", "region", "code", "description", "embedding")
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Homes of the single server and of the fleet."""
+class Servers:
+    """The servers of one herd, each a group."""
 
-    single: Path
-    fleet: Path
+    home: Path
 
-    def connect(self, home: Path, group: str | None = None) -> psycopg.Connection[Any]:
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(dict.fromkeys(node.group for node in herdfile.read(self.home).nodes))
+
+    def dsn(self, group: str | None = None) -> str:
+        """The DSN of one server, or of all."""
+        return herdfile.read(self.home).dsn(self.home, group)
+
+    def connect(self, group: str | None = None) -> psycopg.Connection[Any]:
         """A plain psycopg connection to a server (of ``group``), in autocommit."""
-        return psycopg.connect(self.dsn(home, group), autocommit=True)
+        return psycopg.connect(self.dsn(group), autocommit=True)
 
-    def dsn(self, home: Path, group: str | None = None) -> str:
-        """The DSN of one server."""
-        return herdfile.read(home).dsn(home, group)
+    def everywhere(self, *statements: str) -> None:
+        """Run statements on every server."""
+        for group in self.groups:
+            with self.connect(group) as connection:
+                for statement in statements:
+                    connection.execute(statement)  # type: ignore[call-overload]
 
-    def every_server(self) -> Iterator[tuple[str, psycopg.Connection[Any]]]:
-        """(group, connection) for each of the three servers; closed when the next is taken."""
-        for home in (self.single, self.fleet):
-            for node in herdfile.read(home).nodes:
-                with self.connect(home, node.group) as connection:
-                    yield node.group, connection
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The postmasters."""
+        local = LocalHerd(self.home)
+        found = (local.postmaster(node.name).pid for node in herdfile.read(self.home).nodes)
+        return tuple(pid for pid in found if pid is not None)
+
+    def pid(self, group: str) -> int:
+        """The postmaster of a group's primary."""
+        for node in herdfile.read(self.home).nodes:
+            if node.group == group:
+                with psycopg.connect(self.dsn(group), host=node.host, port=node.port) as connection:
+                    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+                pid = LocalHerd(self.home).postmaster(node.name).pid
+                if row == (False,) and pid is not None:
+                    return pid
+        raise LookupError(f"group {group} has no primary")
 
 
 @contextmanager
-def running() -> Iterator[Pair]:
-    """Both herds, up and empty."""
+def directory() -> Iterator[Path]:
+    """A directory that servers started by root, who run as somebody else, may pass through; removed in the end."""
     base = Path(tempfile.mkdtemp(prefix="pgherd-bench-"))
-    base.chmod(0o711)  # servers started by root run as somebody else
-    pair = Pair(base / "single", base / "fleet")
-    single, fleet = LocalHerd(pair.single), LocalHerd(pair.fleet)
+    base.chmod(0o711)
     try:
-        single.up([Label.parse(REGIONS[0])], EngineName.SINGLE)
-        fleet.up([Label.parse(r) for r in REGIONS], EngineName.FLEET)
-        yield pair
+        yield base
     finally:
-        for herd in (single, fleet):
-            if herd.home.exists():
-                herd.destroy()
         shutil.rmtree(base, ignore_errors=True)
 
 
-def apply_tables(single: Herd, fleet: Herd, ef_construction: int | None = None) -> None:
-    """Make the tables, and their indexes once ``ef_construction`` is given."""
-    for herd, text in ((single, _single_schema(ef_construction)), (fleet, _fleet_schema(ef_construction))):
-        herd.execute(herd.plan(dialect.parse(text)))
+@contextmanager
+def running(*, replicas: int = 1, **wanted: int) -> Iterator[dict[str, Servers]]:
+    """Herds of so many groups each, up and empty: a single server for 1, a fleet for more; ``replicas`` nodes a group.
+
+    Two nodes a group are enough to read from: writes go on when one is lost.
+    """
+    more: dict[str, Any] = {}
+    if replicas > 1:
+        more = {"replicas": replicas, "two_node": herdfile.TwoNode("available") if replicas == 2 else None}
+    with directory() as base:
+        made = {name: LocalHerd(base / name) for name in wanted}
+        try:
+            for name, count in wanted.items():
+                engine = EngineName.SINGLE if count == 1 else EngineName.FLEET
+                made[name].up([Label.parse(r) for r in PLACES[:count]], engine, **more)
+            yield {name: Servers(base / name) for name in wanted}
+        finally:
+            for herd in made.values():
+                if herd.home.exists():
+                    herd.destroy()
 
 
-def _single_schema(ef_construction: int | None) -> str:
-    return f"CREATE TABLE {SINGLE} ({_COLUMNS}, PRIMARY KEY (id));" + _index(SINGLE, ef_construction)
+def plain_table(name: str, dim: int) -> str:
+    """One table, whole."""
+    return f"CREATE TABLE {name} ({_columns(dim)}, PRIMARY KEY (id));"
 
 
-def _fleet_schema(ef_construction: int | None) -> str:
-    text = ""
-    for shards, table in TABLE_OF.items():
-        text += f"CREATE TABLE {table} ({_COLUMNS}, PRIMARY KEY (id));"
-        text += f"SELECT create_distributed_table('{table}', 'id', shard_count => {shards * len(REGIONS)});"
-        text += _index(table, ef_construction)
-    text += f"CREATE TABLE {BY_REGION} ({_COLUMNS}, PRIMARY KEY (id, region)) PARTITION BY LIST (region);"
+def hash_table(name: str, dim: int, shards: int) -> str:
+    """One table spread by its key."""
+    return plain_table(name, dim) + f"SELECT create_distributed_table('{name}', 'id', shard_count => {shards});"
+
+
+def region_table(name: str, dim: int) -> str:
+    """One table whose rows are pinned to their region."""
+    text = f"CREATE TABLE {name} ({_columns(dim)}, PRIMARY KEY (id, region)) PARTITION BY LIST (region);"
     for region in REGIONS:
-        name = region.replace("-", "_")
+        part = region.replace("-", "_")
         block = f'{{"cloud": "local", "region": "{region}", "zone": "*", "min_num_replicas": 1}}'
         placement = f'{{"num_replicas": 1, "placement_blocks": [{block}]}}'
-        text += f"CREATE TABLESPACE in_{name} WITH (replica_placement = '{placement}');"
-        text += f"CREATE TABLE {BY_REGION}_{name} PARTITION OF {BY_REGION} FOR VALUES IN ('{region}')"
-        text += f" TABLESPACE in_{name};"
-    return text + _index(BY_REGION, ef_construction)
+        text += f"CREATE TABLESPACE in_{part} WITH (replica_placement = '{placement}');"
+        text += f"CREATE TABLE {name}_{part} PARTITION OF {name} FOR VALUES IN ('{region}') TABLESPACE in_{part};"
+    return text
 
 
-def _index(table: str, ef_construction: int | None) -> str:
-    if ef_construction is None:
-        return ""
+def index(table: str, ef_construction: int) -> str:
+    """The HNSW index that everybody gets."""
     return (
         f"CREATE INDEX {table}_embedding_idx ON {table} USING hnsw (embedding vector_cosine_ops)"
         f" WITH (m = 16, ef_construction = {ef_construction});"
     )
 
 
-def relations(herd: Herd, table: str) -> list[tuple[str, str]]:
+def _columns(dim: int) -> str:
+    return (
+        "id bigint NOT NULL, region text NOT NULL, code text NOT NULL, description text NOT NULL,"
+        f" embedding vector({dim})"
+    )
+
+
+def apply(herd: Herd, *texts: str) -> None:
+    """Bring the herd to what the texts say."""
+    herd.execute(herd.plan(dialect.parse("".join(texts))))
+
+
+def shards(herd: Herd, table: str) -> list[tuple[str, str]]:
     """(group, relation as SQL) of each of the table's shards."""
     topology = herd.topology
     return [(s.home, s.relation.sql) for s in topology.shards(topology.table(table))]
 
 
-def empty(pair: Pair, home: Path, herd: Herd, table: str) -> None:
+def insert(herd: Herd, table: str, tables: Sequence[Any]) -> None:
+    """All rows through the client, one commit a batch."""
+    target = herd.table(table)
+    for rows in tables:
+        target.insert(rows)
+
+
+def empty(servers: Servers, herd: Herd, table: str) -> None:
     """Remove a table's rows, and let its servers write out what they still have to."""
-    for group, relation in relations(herd, table):
-        with pair.connect(home, group) as connection:
+    for group, relation in shards(herd, table):
+        with servers.connect(group) as connection:
             connection.execute(f"TRUNCATE {relation}")
             connection.execute("CHECKPOINT")
 
 
-def settle(pair: Pair, single: Herd, fleet: Herd) -> None:
-    """Vacuum and analyse all tables, read them and their indexes into memory, and write out what is left to write."""
-    work = [(pair.single, group, relation) for group, relation in relations(single, SINGLE)]
-    for table in (FLEET_1, FLEET_2, BY_REGION):
-        work += [(pair.fleet, group, relation) for group, relation in relations(fleet, table)]
+def settle(what: Mapping[tuple[Servers, Herd], Sequence[str]]) -> None:
+    """Vacuum and analyse tables, read them and their indexes into memory, and write out what is left to write."""
+    work = [
+        (servers, group, relation)
+        for (servers, herd), tables in what.items()
+        for table in tables
+        for group, relation in shards(herd, table)
+    ]
 
-    def tidy(item: tuple[Path, str, str]) -> None:
-        home, group, relation = item
-        with pair.connect(home, group) as connection:
+    def tidy(item: tuple[Servers, str, str]) -> None:
+        servers, group, relation = item
+        with servers.connect(group) as connection:
             connection.execute(f"VACUUM (ANALYZE) {relation}")
             connection.execute("CHECKPOINT")
 

@@ -1,118 +1,162 @@
-"""Bulk load: the client's insert into two groups, against COPY into one server; no vector index on either."""
+"""Bulk load: the client's insert into several groups, against COPY into one server; no vector index anywhere."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from contextlib import ExitStack
 
-import numpy as np
-import pyarrow as pa
-from pgvector.psycopg import register_vector
-from psycopg import sql
-
+import pgherd
 from pgherd.sync import Herd
 
-from .data import Corpus
-from .herds import FLEET_1, SINGLE, Pair, empty
+from . import herds, stores
+from .copying import copy_blocks, copy_rows
+from .data import Corpus, corpus, described
+from .herds import Servers, apply, empty, insert, running
 from .measure import Series, take_turns
+from .outcome import Goal, Outcome, Table, ratio
+from .processors import Meter
+from .setting import Setting, say
 
-BATCH_ROWS = 20_000
-COLUMNS = ("id", "region", "code", "description", "embedding")
-_BLOCK_ROWS = 512
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-
-
-def measure_load(pair: Pair, single: Herd, fleet: Herd, corpus: Corpus, rounds: int) -> dict[str, Series]:
-    """Rows per second of each way to load all rows; the tables are full afterwards.
-
-    Each way is given the rows as it takes them best: arrow tables, or lists and arrays.
-    """
-    tables = batches(corpus)
-    ways: dict[str, tuple[Path, Herd, str, Callable[[], None]]] = {
-        "psycopg COPY, 1 server": (pair.single, single, SINGLE, lambda: _copy_blocks(pair, corpus)),
-        "pgherd insert, 2 groups": (pair.fleet, fleet, FLEET_1, lambda: insert(fleet, FLEET_1, tables)),
-        "pgherd insert, 1 server": (pair.single, single, SINGLE, lambda: insert(single, SINGLE, tables)),
-        "psycopg COPY write_row, 1 server": (pair.single, single, SINGLE, lambda: _copy_rows(pair, corpus)),
-    }
-    series = {name: Series(name) for name in ways}
-
-    def turn(name: str) -> None:
-        home, herd, table, load = ways[name]
-        empty(pair, home, herd, table)
-        started = time.perf_counter()
-        load()
-        series[name].rounds.append(corpus.n / (time.perf_counter() - started))
-
-    take_turns([lambda name=name: turn(name) for name in ways], rounds)  # type: ignore[misc]
-    return series
+TABLE = "passage"
+GROUPS = 4
+LANGCHAIN = "langchain-postgres, 1 server"
+LANGCHAIN_SHARE = 100
+"""Langchain gets one row of so many: it is slower by as much."""
 
 
-def batches(corpus: Corpus) -> list[pa.Table]:
-    """All rows as arrow tables of ``BATCH_ROWS``."""
-    starts = range(0, corpus.n, BATCH_ROWS)
-    return [corpus.arrow(start, min(start + BATCH_ROWS, corpus.n)) for start in starts]
+class _Way:
+    """One way to load all rows into an empty table."""
 
+    def __init__(self, servers: Servers, herd: Herd, rows: int, load: Callable[[], None]) -> None:
+        self.servers, self._herd, self._rows, self._load = servers, herd, rows, load
+        self._count = len(servers.groups)
+        self.rows_per_s, self.client_us, self.server_us = Series("rows/s"), Series("client"), Series("server")
 
-def insert(herd: Herd, table: str, tables: Sequence[pa.Table]) -> None:
-    """All rows through the client, one commit a batch."""
-    target = herd.table(table)
-    for rows in tables:
-        target.insert(rows)
-
-
-def _copy_statement() -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(SINGLE), names)
-
-
-def _copy_blocks(pair: Pair, corpus: Corpus) -> None:
-    """As fast as it gets with psycopg: rows encoded by the block with numpy, one COPY for all of them."""
-    with pair.connect(pair.single) as connection, connection.cursor() as cursor, cursor.copy(_copy_statement()) as copy:
-        copy.write(_SIGNATURE)
-        for block in _blocks(corpus):
-            copy.write(block)
-        copy.write(b"\xff\xff")
-
-
-def _blocks(corpus: Corpus) -> Iterator[bytes]:
-    for start in range(0, corpus.n, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, corpus.n)
-        n, dim = stop - start, corpus.vectors.shape[1]
-        ids = np.zeros(n, np.dtype([("fields", ">i2"), ("size", ">i4"), ("id", ">i8")]))
-        ids["fields"], ids["size"], ids["id"] = len(COLUMNS), 8, corpus.ids[start:stop]
-        vectors = np.zeros(n, np.dtype([("size", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("values", ">f4", (dim,))]))
-        vectors["size"], vectors["dim"], vectors["values"] = 4 + 4 * dim, dim, corpus.vectors[start:stop]
-        columns = (
-            _cut(ids),
-            _texts(corpus.regions[start:stop]),
-            _texts(corpus.codes[start:stop]),
-            _texts(corpus.descriptions[start:stop]),
-            _cut(vectors),
+    def turn(self) -> None:
+        """Load, and note rows a second, and CPU microseconds a row of client and servers."""
+        empty(self.servers, self._herd, TABLE)
+        with Meter(self.servers.pids) as meter:
+            self._load()
+        found = sum(
+            self.servers.connect(group).execute(f"SELECT count(*) FROM {relation}").fetchone()[0]  # type: ignore[index]
+            for group, relation in herds.shards(self._herd, TABLE)
         )
-        yield b"".join(chain.from_iterable(zip(*columns, strict=True)))
+        if found != self._rows:
+            raise AssertionError(f"{found} rows were loaded instead of {self._rows}")
+        self.note(self._rows, meter.seconds, meter.client_s, meter.server_s)
+
+    def note(self, rows: int, seconds: float, client_s: float, server_s: float) -> None:
+        """One round."""
+        self.rows_per_s.rounds.append(rows / seconds)
+        self.client_us.rounds.append(client_s / rows * 1e6)
+        self.server_us.rounds.append(server_s / rows * 1e6)
+
+    @property
+    def own_machines_rows_per_s(self) -> float:
+        """What the CPU time allows when client and servers each have a processor of their own, evenly loaded."""
+        busiest_us = max(self.client_us.median, self.server_us.median / self._count)
+        return 1e6 / busiest_us
 
 
-def _cut(records: np.ndarray[Any, Any]) -> list[bytes]:
-    data, size = records.tobytes(), records.itemsize
-    return [data[i : i + size] for i in range(0, len(data), size)]
+def run(setting: Setting) -> Outcome:
+    """Every way gets the rows as it takes them best: arrow tables, or lists and arrays."""
+    data = corpus(setting.rows)
+    tables = data.batches()
+    with ExitStack() as stack:
+        servers = stack.enter_context(running(single=1, two=2, four=GROUPS))
+        opened = {name: stack.enter_context(pgherd.connect(home=s.home)) for name, s in servers.items()}
+        for name, herd in opened.items():
+            count = len(servers[name].groups)
+            apply(herd, herds.plain_table(TABLE, data.dim) if count == 1 else herds.hash_table(TABLE, data.dim, count))
+        single = servers["single"]
+
+        def copied(copy: Callable[..., None]) -> Callable[[], None]:
+            def load() -> None:
+                with single.connect() as connection:
+                    copy(connection, TABLE, data)
+
+            return load
+
+        def inserted(name: str) -> _Way:
+            return _Way(servers[name], opened[name], data.n, lambda: insert(opened[name], TABLE, tables))
+
+        ways = {
+            "psycopg COPY, 1 server": _Way(single, opened["single"], data.n, copied(copy_blocks)),
+            f"pgherd insert, {GROUPS} groups": inserted("four"),
+            "pgherd insert, 2 groups": inserted("two"),
+            "pgherd insert, 1 server": inserted("single"),
+            "psycopg COPY write_row, 1 server": _Way(single, opened["single"], data.n, copied(copy_rows)),
+        }
+        say(f"loading {data.n:,} rows in {len(ways)} ways, {setting.rounds} rounds")
+        take_turns([way.turn for way in ways.values()], setting.rounds)
+        left_out = []
+        if setting.peers is None:
+            left_out.append(stores.LEFT_OUT)
+        else:
+            say("loading with langchain-postgres")
+            ways[LANGCHAIN] = _langchain(setting.peers, single, opened["single"], data, setting.rounds)
+    return _outcome(ways, data, left_out)
 
 
-def _texts(values: Sequence[str]) -> list[bytes]:
-    encoded = [v.encode() for v in values]
-    return [len(v).to_bytes(4, "big") + v for v in encoded]
+def _langchain(python: str, single: Servers, herd: Herd, data: Corpus, rounds: int) -> _Way:
+    """Texts, vectors and metadata as its users give them, in a process of its own; it makes a table of its own."""
+    way = _Way(single, herd, data.n, lambda: None)
+    count = max(500, data.n // LANGCHAIN_SHARE)
+    with stores.Store(python, "langchain", data, count, dsn=single.dsn()) as store:
+        for _ in range(rounds):
+            with Meter(single.pids) as meter:
+                answer = store.ask({"do": "ingest"})
+            if answer["rows"] != count:
+                raise AssertionError(f"langchain-postgres loaded {answer['rows']} rows instead of {count}")
+            way.note(count, answer["seconds"], answer["cpu_s"], meter.server_s)
+    return way
 
 
-def _copy_rows(pair: Pair, corpus: Corpus) -> None:
-    """As the drivers' own manuals show it: binary COPY, a row at a time."""
-    with pair.connect(pair.single) as connection:
-        register_vector(connection)
-        with connection.cursor() as cursor, cursor.copy(_copy_statement()) as copy:
-            copy.set_types(["int8", "text", "text", "text", "vector"])
-            rows = zip(
-                corpus.ids.tolist(), corpus.regions, corpus.codes, corpus.descriptions, corpus.vectors, strict=True
-            )
-            for row in rows:
-                copy.write_row(row)
+def _outcome(ways: dict[str, _Way], data: Corpus, left_out: list[str]) -> Outcome:
+    rows = [
+        [
+            name,
+            f"{w.rows_per_s.median:,.0f}",
+            f"{min(w.rows_per_s.rounds):,.0f} to {max(w.rows_per_s.rounds):,.0f}",
+            f"{w.client_us.median:.1f}",
+            f"{w.server_us.median:.1f}",
+            f"{w.own_machines_rows_per_s:,.0f}",
+        ]
+        for name, w in ways.items()
+    ]
+    head = ["how", "rows/s", "slowest to fastest round", "client CPU µs/row", "servers CPU µs/row", "computed rows/s"]
+    note = (
+        "The last column is computed, not measured: 1 / max(client's CPU a row, servers' CPU a row / number of"
+        " servers), what the CPU allows when client and servers each have a processor of their own; network and disk"
+        f" are not counted. langchain-postgres got one row of {LANGCHAIN_SHARE}, into a table that it makes itself, and"
+        " its rounds come after the others'."
+    )
+    return Outcome(
+        "load",
+        "Bulk load",
+        f"{data.n:,} rows: {described(data.dim)}; four columns and the vector, a primary key, no vector index. COPY is"
+        " binary, encoded by the block; `write_row` is the way of the drivers' manuals; the goal is held against the"
+        " faster of the two. One client process. On a machine of two processors four groups have no more to work with"
+        " than one.",
+        _goals(ways),
+        [Table("Rows a second", head, rows, note)],
+        left_out=left_out,
+        numbers={
+            name: {
+                "rows_per_s": w.rows_per_s.as_json(),
+                "client_cpu_us": w.client_us.as_json(),
+                "servers_cpu_us": w.server_us.as_json(),
+                "own_machines_rows_per_s": round(w.own_machines_rows_per_s),
+            }
+            for name, w in ways.items()
+        },
+    )
+
+
+def _goals(ways: dict[str, _Way]) -> list[Goal]:
+    copy = max((w for name, w in ways.items() if name.startswith("psycopg")), key=lambda w: w.rows_per_s.median)
+    mine = ways[f"pgherd insert, {GROUPS} groups"]
+    what = f"bulk load into {GROUPS} groups, rows/s, COPY into 1 server = 1"
+    computed = mine.own_machines_rows_per_s / copy.own_machines_rows_per_s
+    say(f"computed for own processors: {computed:.2f} x")
+    return [ratio(what, mine.rows_per_s, copy.rows_per_s, 1.5, at_least=True)]

@@ -11,14 +11,16 @@ from typing import Any
 
 from pgherd.local.settings import machine_memory_bytes
 
-from .herds import Pair
+from .herds import Servers
 
 
-def described(pair: Pair) -> dict[str, Any]:
+def described(servers: Servers) -> dict[str, Any]:
     """Processor, memory and versions."""
-    with pair.connect(pair.single) as connection:
-        row = connection.execute("SELECT current_setting('server_version'), extversion FROM pg_extension"
-                                 " WHERE extname = 'vector'").fetchone()  # fmt: skip
+    with servers.connect() as connection:
+        row = connection.execute(
+            "SELECT current_setting('server_version'), default_version FROM pg_available_extensions"
+            " WHERE name = 'vector'"
+        ).fetchone()
     assert row is not None
     return {
         "processor": _processor(),

@@ -1,175 +1,190 @@
-"""Nearest neighbours: every contender at the same recall, in rounds that take turns."""
+"""Nearest neighbours: routed to one home or scattered over all, against one server and against Citus."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
 
+import pgherd
 from pgherd.client import AsyncHerd, connect_async
 from pgherd.sync import Herd
 
-from .data import REGIONS, Corpus
-from .herds import BY_REGION, SINGLE, TABLE_OF, Pair, relations
-from .measure import Series, percentile, take_turns
-from .searchers import (
-    AsyncClient,
-    AsyncDriver,
-    Client,
-    Driver,
-    K,
-    Searcher,
-    nearest,
-    nearest_by_function,
-    recall,
-)
+from . import citus, herds
+from .contenders import Contender, calibrated, compete, searches_table
+from .data import REGIONS, Corpus, corpus, described
+from .herds import Servers, apply, insert, running, settle, shards
+from .outcome import Goal, Outcome, plain, ratio
+from .searchers import AsyncClient, AsyncDriver, Client, Driver, K, Searcher, nearest, nearest_by_function
+from .setting import Setting, say
 
-TARGET_RECALL = 0.95
-MAX_EF_SEARCH = 1000
+SINGLE = "passage"
+BY_REGION = "passage_by_region"
+TABLE_OF = {1: "passage_1", 2: "passage_2"}
+"""The fleet's hash-distributed table with so many shards a group."""
 HOME = REGIONS[0]
 """The region that routed searches ask for."""
 
-Say = Callable[[str], None]
 
-
-@dataclass(slots=True)
-class Contender:
-    """One way to ask, the effort it needs for the recall wanted, and what came of it."""
-
-    name: str
-    searcher: Searcher
-    ef_search: int
-    truth: Sequence[set[int]]
-    recall: float = 0.0
-    p50_ms: Series = field(default_factory=lambda: Series("p50"))
-    p95_ms: Series = field(default_factory=lambda: Series("p95"))
-    cpu_ms: Series = field(default_factory=lambda: Series("cpu"))
-
-    def turn(self, corpus: Corpus) -> None:
-        """Ask every question once and note the round's percentiles."""
-        answers = self.searcher.ask(corpus.questions, self.ef_search)
-        self.recall = recall(answers, self.truth)
-        self.p50_ms.rounds.append(percentile(answers.ms, 0.5))
-        self.p95_ms.rounds.append(percentile(answers.ms, 0.95))
-        self.cpu_ms.rounds.append(answers.cpu_ms)
-
-
-def calibrated(searcher: Searcher, corpus: Corpus, truth: Sequence[set[int]], target: float) -> int:
-    """The least ``hnsw.ef_search`` with which the searcher's recall reaches ``target``."""
-    low, high = K, MAX_EF_SEARCH
-    tried = 40
-    while low < high:
-        if recall(searcher.ask(corpus.questions, tried), truth) >= target:
-            high = tried
+def run(setting: Setting) -> Outcome:
+    """Ask one server, a fleet of two in all its ways, and Citus if there is one."""
+    data = corpus(setting.rows)
+    with ExitStack() as stack:
+        servers = stack.enter_context(running(single=1, fleet=2))
+        single_servers, fleet_servers = servers["single"], servers["fleet"]
+        single = stack.enter_context(pgherd.connect(home=single_servers.home))
+        fleet = stack.enter_context(pgherd.connect(home=fleet_servers.home))
+        say(f"loading {data.n:,} rows and building indexes")
+        _fill(single, fleet, data, setting)
+        settle({(single_servers, single): [SINGLE], (fleet_servers, fleet): [*TABLE_OF.values(), BY_REGION]})
+        bench = _Bench(data, setting, single_servers, fleet_servers, single, fleet)
+        runner = stack.enter_context(asyncio.Runner())
+        opened = AsyncExitStack()
+        stack.callback(lambda: runner.run(opened.aclose()))
+        contenders = [*bench.blocking(), *bench.asynchronous(runner, runner.run(bench.opened(opened)))]
+        left_out = []
+        if setting.citus is None:
+            left_out.append(citus.LEFT_OUT)
         else:
-            low = tried + 1
-        tried = (low + high) // 2 if high < MAX_EF_SEARCH else min(2 * tried, MAX_EF_SEARCH)
-    return low
-
-
-def measure_search(
-    pair: Pair, single: Herd, fleet: Herd, corpus: Corpus, rounds: int, target: float, say: Say
-) -> tuple[dict[str, Contender], dict[str, str]]:
-    """All contenders by name, and the servers' plans of what they do."""
-    with asyncio.Runner() as runner:
-        stack = AsyncExitStack()
-        try:
-            asynchronous = runner.run(_opened(stack, pair))
-            contenders = _contenders(pair, (single, fleet), asynchronous, runner, corpus, target, say)
-            for c in contenders:  # connections, prepared statements and caches are warm before the first round
-                c.searcher.ask(corpus.questions, c.ef_search)
-            say(f"asking: {len(contenders)} ways, {len(corpus.questions)} questions, {rounds} rounds")
-            take_turns([lambda c=c: c.turn(corpus) for c in contenders], rounds)  # type: ignore[misc]
-            plans = {
-                c.name: c.searcher.plan(corpus.questions[0], c.ef_search)
-                for c in contenders
-                if isinstance(c.searcher, Driver)
-            }
-            return {c.name: c for c in contenders}, plans
-        finally:
-            runner.run(stack.aclose())
-
-
-async def _opened(stack: AsyncExitStack, pair: Pair) -> tuple[AsyncHerd, AsyncHerd]:
-    single = await stack.enter_async_context(connect_async(home=pair.single))
-    fleet = await stack.enter_async_context(connect_async(home=pair.fleet))
-    return single, fleet
-
-
-def _contenders(
-    pair: Pair,
-    herds: tuple[Herd, Herd],
-    asynchronous: tuple[AsyncHerd, AsyncHerd],
-    runner: asyncio.Runner,
-    corpus: Corpus,
-    target: float,
-    say: Say,
-) -> list[Contender]:
-    single, fleet = herds
-    async_single, async_fleet = asynchronous
-    truth, truth_home = corpus.nearest(K), corpus.nearest(K, HOME)
-    found: list[Contender] = []
-
-    def add(ef_search: int, truth: Sequence[set[int]], searchers: Mapping[str, Searcher]) -> None:
-        found.extend(Contender(name, searcher, ef_search, truth) for name, searcher in searchers.items())
-
-    dsn = pair.dsn(pair.single)
-    driver = Driver(dsn, nearest(SINGLE))
-    ef = calibrated(driver, corpus, truth, target)
-    say(f"one server reaches recall {target} with ef_search {ef}")
-    add(
-        ef,
-        truth,
-        {
-            "psycopg, 1 server": driver,
-            "psycopg async, 1 server": AsyncDriver(runner, dsn, nearest(SINGLE)),
-            "pgherd, 1 server": Client(single, SINGLE),
-            "pgherd async, 1 server": AsyncClient(runner, async_single, SINGLE),
-        },
+            say("starting Citus")
+            found = stack.enter_context(citus.running(setting.citus, data, setting.ef_construction))
+            contenders.append(bench.contender("Citus, 2 workers x 2", found))
+        say(f"asking: {len(contenders)} ways, {len(data.questions)} questions, {setting.rounds} rounds")
+        compete(contenders, data.questions, setting.rounds)
+        plans = {
+            c.name: c.searcher.plan(data.questions[0], c.effort) for c in contenders if isinstance(c.searcher, Driver)
+        }
+    by_name = {c.name: c for c in contenders}
+    return Outcome(
+        "search",
+        "Searches, one after the other",
+        f"{data.n:,} rows: {described(data.dim)}. `psycopg` is the plain driver on a warm connection: prepared, binary,"
+        " the same columns. `2 groups x 2` are two groups with two shards each. The effort is the least"
+        " `hnsw.ef_search` with which the recall is reached. The client's CPU is all that its process used for a"
+        " search, the driver included. Servers and client share this machine: two groups have no more hardware than"
+        " one server.",
+        _goals(by_name),
+        [searches_table("All ways", contenders)],
+        left_out=left_out,
+        numbers={"search": {c.name: c.as_json() for c in contenders}, "plans": plans},
     )
-    for shards, table in TABLE_OF.items():
-        client = Client(fleet, table)
-        ef = calibrated(client, corpus, truth, target)
-        say(f"2 groups with {shards} shard(s) each reach it with ef_search {ef}")
-        shape = f"2 groups x {shards}"
-        add(
-            ef,
-            truth,
-            {
-                f"pgherd, {shape}": client,
-                f"pgherd async, {shape}": AsyncClient(runner, async_fleet, table),
-                f"SQL function, {shape}": _function(pair, table, ef, corpus),
-            },
-        )
-    relation = next(relation for group, relation in relations(fleet, BY_REGION) if group == HOME)
-    where, parameters = {"region": HOME}, {"region": HOME}
-    dsn = pair.dsn(pair.fleet, HOME)
-    statement = nearest(relation, "WHERE region = %(region)s")
-    home = Driver(dsn, statement, parameters)
-    ef = calibrated(home, corpus, truth_home, target)
-    say(f"the shard of {HOME} reaches it with ef_search {ef}")
-    add(
-        ef,
-        truth_home,
-        {
-            "psycopg, home server": home,
-            "psycopg async, home server": AsyncDriver(runner, dsn, statement, parameters),
-            "pgherd, routed": Client(fleet, BY_REGION, where),
-            "pgherd async, routed": AsyncClient(runner, async_fleet, BY_REGION, where),
-            "psycopg, home server, parent table": Driver(
-                dsn, nearest(BY_REGION, "WHERE region = %(region)s"), parameters
-            ),
-        },
-    )
+
+
+def _fill(single: Herd, fleet: Herd, data: Corpus, setting: Setting) -> None:
+    """Tables, rows, then indexes."""
+    on_single = [herds.plain_table(SINGLE, data.dim)]
+    on_fleet = [herds.hash_table(name, data.dim, n * len(REGIONS)) for n, name in TABLE_OF.items()]
+    on_fleet.append(herds.region_table(BY_REGION, data.dim))
+    apply(single, *on_single)
+    apply(fleet, *on_fleet)
+    tables = data.batches()
+    insert(single, SINGLE, tables)
+    for name in (*TABLE_OF.values(), BY_REGION):
+        insert(fleet, name, tables)
+    ef = setting.ef_construction
+    apply(single, *on_single, herds.index(SINGLE, ef))
+    apply(fleet, *on_fleet, *(herds.index(name, ef) for name in (*TABLE_OF.values(), BY_REGION)))
+
+
+class _Bench:
+    """The contenders, each at the least effort that reaches the recall."""
+
+    def __init__(
+        self, data: Corpus, setting: Setting, single_servers: Servers, fleet_servers: Servers, single: Herd, fleet: Herd
+    ) -> None:
+        self._data, self._setting = data, setting
+        self._single_servers, self._fleet_servers = single_servers, fleet_servers
+        self._single, self._fleet = single, fleet
+        self._truth, self._truth_home = data.nearest(K), data.nearest(K, HOME)
+        self._relation = next(relation for group, relation in shards(fleet, BY_REGION) if group == HOME)
+        self._efforts: dict[str, int] = {}
+
+    def contender(self, name: str, searcher: Searcher, effort: int | None = None, *, home: bool = False) -> Contender:
+        """With the effort that it needs, if that is not known."""
+        truth = self._truth_home if home else self._truth
+        if effort is None:
+            effort = calibrated(name, searcher, self._data.questions, truth, self._setting.recall)
+            say(f"{name} reaches recall {self._setting.recall} with effort {effort}")
+        return Contender(name, searcher, effort, truth)
+
+    def blocking(self) -> Sequence[Contender]:
+        """Those that wait in their own thread; they find the efforts for all."""
+        driver = self.contender("psycopg, 1 server", Driver(self._single_servers.dsn(), nearest(SINGLE)))
+        self._efforts["single"] = driver.effort
+        found = [driver, self.contender("pgherd, 1 server", Client(self._single, SINGLE), driver.effort)]
+        for count, table in TABLE_OF.items():
+            shape = f"2 groups x {count}"
+            client = self.contender(f"pgherd, {shape}", Client(self._fleet, table))
+            self._efforts[table] = client.effort
+            function = self._function(table, client.effort)
+            found += [client, self.contender(f"SQL function, {shape}", function, client.effort)]
+        dsn, where = self._fleet_servers.dsn(HOME), {"region": HOME}
+        condition = "WHERE region = %(region)s"
+        home = self.contender("psycopg, home server", Driver(dsn, nearest(self._relation, condition), where), home=True)
+        effort = self._efforts["home"] = home.effort
+        routed = Client(self._fleet, BY_REGION, where)
+        parent = Driver(dsn, nearest(BY_REGION, condition), where)
+        found += [home, self.contender("pgherd, routed", routed, effort, home=True)]
+        return [*found, self.contender("psycopg, home server, parent table", parent, effort, home=True)]
+
+    async def opened(self, stack: AsyncExitStack) -> tuple[AsyncHerd, AsyncHerd]:
+        """Both herds' async clients."""
+        single = await stack.enter_async_context(connect_async(home=self._single_servers.home))
+        return single, await stack.enter_async_context(connect_async(home=self._fleet_servers.home))
+
+    def asynchronous(self, runner: asyncio.Runner, opened: tuple[AsyncHerd, AsyncHerd]) -> Sequence[Contender]:
+        """Those in an event loop."""
+        single, fleet = opened
+        ef, dsn = self._efforts, self._fleet_servers.dsn(HOME)
+        where = {"region": HOME}
+        statement = nearest(self._relation, "WHERE region = %(region)s")
+        driver = AsyncDriver(runner, self._single_servers.dsn(), nearest(SINGLE))
+        found = [
+            self.contender("psycopg async, 1 server", driver, ef["single"]),
+            self.contender("pgherd async, 1 server", AsyncClient(runner, single, SINGLE), ef["single"]),
+        ]
+        for count, table in TABLE_OF.items():
+            client = AsyncClient(runner, fleet, table)
+            found.append(self.contender(f"pgherd async, 2 groups x {count}", client, ef[table]))
+        home = AsyncDriver(runner, dsn, statement, where)
+        routed = AsyncClient(runner, fleet, BY_REGION, where)
+        return [
+            *found,
+            self.contender("psycopg async, home server", home, ef["home"], home=True),
+            self.contender("pgherd async, routed", routed, ef["home"], home=True),
+        ]
+
+    def _function(self, table: str, effort: int) -> Driver:
+        """The SQL function on the first node: sessions that servers open to each other take the database's settings."""
+        for group in self._fleet_servers.groups:
+            with self._fleet_servers.connect(group) as connection:
+                connection.execute(f"ALTER DATABASE {connection.info.dbname} SET hnsw.ef_search = {effort}")
+        driver = Driver(self._fleet_servers.dsn(HOME), nearest_by_function(table), sets_ef=False)
+        driver.ask(self._data.questions[:1], effort)  # opens this session's links, which keep what they were told
+        return driver
+
+
+def _goals(search: Mapping[str, Contender]) -> list[Goal]:
+    def p50(what: str, a: str, b: str, goal: float) -> Goal:
+        return ratio(what, search[a].p50_ms, search[b].p50_ms, goal)
+
+    found = []
+    for kind in ("", " async"):
+        for base in (f"psycopg{kind}", f"pgherd{kind}"):
+            what = f"scatter{kind} over 2 groups, {base} on 1 server = 1"
+            found.append(p50(what, f"pgherd{kind}, 2 groups x 1", f"{base}, 1 server", 1.25))
+    if "Citus, 2 workers x 2" in search:
+        for count in TABLE_OF:
+            what = f"scatter over 2 groups x {count}, Citus' coordinator over 2 workers x 2 = 1"
+            found.append(p50(what, f"pgherd, 2 groups x {count}", "Citus, 2 workers x 2", 0.5))
+    for kind in ("", " async"):
+        what = f"routed search{kind}, home server asked directly = 1"
+        found.append(p50(what, f"pgherd{kind}, routed", f"psycopg{kind}, home server", 1.15))
+    for count in TABLE_OF:
+        what = f"pgherd.search_<table> in SQL over 2 groups x {count}, the query on 1 server = 1"
+        found.append(p50(what, f"SQL function, 2 groups x {count}", "psycopg, 1 server", 3.0))
+    for name in ("2 groups x 1", "2 groups x 2", "routed"):
+        for kind in ("", " async"):
+            what = f"client's CPU for a search{kind}, {name}"
+            found.append(plain(what, search[f"pgherd{kind}, {name}"].cpu_ms, 0.5, "ms"))
     return found
-
-
-def _function(pair: Pair, table: str, ef_search: int, corpus: Corpus) -> Driver:
-    """The SQL function on the first node: sessions that servers open to each other take the database's settings."""
-    for node in REGIONS:
-        with pair.connect(pair.fleet, node) as connection:
-            connection.execute(f"ALTER DATABASE {connection.info.dbname} SET hnsw.ef_search = {ef_search}")
-    driver = Driver(pair.dsn(pair.fleet, HOME), nearest_by_function(table), sets_ef=False)
-    driver.ask(corpus.questions[:1], ef_search)  # opens this session's links, which keep what they were told
-    return driver

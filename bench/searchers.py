@@ -32,8 +32,8 @@ class Answers:
 class Searcher(Protocol):
     """Answers questions one after the other."""
 
-    def ask(self, questions: Vectors, ef_search: int) -> Answers:
-        """The K nearest rows to each of the questions, (n, dim) float32."""
+    def ask(self, questions: Vectors, effort: int) -> Answers:
+        """The K nearest rows to each of the questions, (n, dim) float32; ``effort`` is hnsw.ef_search or its like."""
         ...
 
 
@@ -56,11 +56,11 @@ class Driver:
         register_vector(self._connection)
         self._statement, self._parameters, self._sets_ef = statement, parameters or {}, sets_ef
 
-    def ask(self, questions: Vectors, ef_search: int) -> Answers:
+    def ask(self, questions: Vectors, effort: int) -> Answers:
         """See :class:`Searcher`."""
         cursor = self._connection.cursor(binary=True)
         if self._sets_ef:
-            cursor.execute(f"SET hnsw.ef_search = {int(ef_search)}")
+            cursor.execute(f"SET hnsw.ef_search = {int(effort)}")
         answers, cpu = Answers(), time.process_time()
         for question in questions:
             started = time.perf_counter()
@@ -70,10 +70,10 @@ class Driver:
         answers.cpu_ms = (time.process_time() - cpu) * 1000 / len(questions)
         return answers
 
-    def plan(self, question: Any, ef_search: int) -> str:
+    def plan(self, question: Any, effort: int) -> str:
         """The server's own plan, run and timed."""
         if self._sets_ef:
-            self._connection.execute(f"SET hnsw.ef_search = {int(ef_search)}")
+            self._connection.execute(f"SET hnsw.ef_search = {int(effort)}")
         explained = self._connection.execute(
             "EXPLAIN (ANALYZE, COSTS OFF) " + self._statement, {**self._parameters, "q": question}
         )
@@ -92,13 +92,13 @@ class AsyncDriver:
         await register_vector_async(connection)
         return connection
 
-    def ask(self, questions: Vectors, ef_search: int) -> Answers:
+    def ask(self, questions: Vectors, effort: int) -> Answers:
         """See :class:`Searcher`."""
-        return self._runner.run(self._ask(questions, ef_search))
+        return self._runner.run(self._ask(questions, effort))
 
-    async def _ask(self, questions: Vectors, ef_search: int) -> Answers:
+    async def _ask(self, questions: Vectors, effort: int) -> Answers:
         cursor = self._connection.cursor(binary=True)
-        await cursor.execute(f"SET hnsw.ef_search = {int(ef_search)}")
+        await cursor.execute(f"SET hnsw.ef_search = {int(effort)}")
         answers, cpu = Answers(), time.process_time()
         for question in questions:
             started = time.perf_counter()
@@ -116,12 +116,12 @@ class Client:
     def __init__(self, herd: Herd, table: str, where: dict[str, Any] | None = None):
         self._table, self._where = herd.table(table), where
 
-    def ask(self, questions: Vectors, ef_search: int) -> Answers:
+    def ask(self, questions: Vectors, effort: int) -> Answers:
         """See :class:`Searcher`."""
         answers, cpu = Answers(), time.process_time()
         for question in questions:
             started = time.perf_counter()
-            hits = self._table.search(question, K, where=self._where, ef_search=ef_search)
+            hits = self._table.search(question, K, where=self._where, ef_search=effort)
             answers.ms.append((time.perf_counter() - started) * 1000)
             answers.ids.append([hit.row["id"] for hit in hits])
         answers.cpu_ms = (time.process_time() - cpu) * 1000 / len(questions)
@@ -134,15 +134,15 @@ class AsyncClient:
     def __init__(self, runner: asyncio.Runner, herd: AsyncHerd, table: str, where: dict[str, Any] | None = None):
         self._runner, self._table, self._where = runner, herd.table(table), where
 
-    def ask(self, questions: Vectors, ef_search: int) -> Answers:
+    def ask(self, questions: Vectors, effort: int) -> Answers:
         """See :class:`Searcher`."""
-        return self._runner.run(self._ask(questions, ef_search))
+        return self._runner.run(self._ask(questions, effort))
 
-    async def _ask(self, questions: Vectors, ef_search: int) -> Answers:
+    async def _ask(self, questions: Vectors, effort: int) -> Answers:
         answers, cpu = Answers(), time.process_time()
         for question in questions:
             started = time.perf_counter()
-            hits = await self._table.search(question, K, where=self._where, ef_search=ef_search)
+            hits = await self._table.search(question, K, where=self._where, ef_search=effort)
             answers.ms.append((time.perf_counter() - started) * 1000)
             answers.ids.append([hit.row["id"] for hit in hits])
         answers.cpu_ms = (time.process_time() - cpu) * 1000 / len(questions)

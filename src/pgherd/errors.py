@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AlreadyRunning",
+    "BackupDamaged",
+    "BackupFailed",
     "BadInput",
     "BadRow",
     "BadSchema",
@@ -24,11 +26,13 @@ __all__ = [
     "LocalServerError",
     "NoSuchHerd",
     "PlacementUnsatisfied",
+    "ResidencyRefused",
     "ServerRefused",
     "StalePlan",
     "StaleTopology",
     "SyntaxProblem",
     "UnknownName",
+    "WouldOverwrite",
     "WrongVersion",
 ]
 
@@ -183,4 +187,31 @@ class WrongVersion(HerdError):
     """The home directory was written by another version of pgherd or PostgreSQL: use that version, or a new home."""
 
     code = "wrong_version"
+    exit_status = ExitStatus.REFUSED
+
+
+class BackupFailed(HerdError):
+    """A backup could not be taken: the message says which group and why; earlier backups are untouched."""
+
+    code = "backup_failed"
+    retryable = True
+
+
+class BackupDamaged(HerdError):
+    """A backup lacks a group, a file or WAL, or holds changed ones: the message names it. Use another backup."""
+
+    code = "backup_damaged"
+
+
+class WouldOverwrite(HerdError):
+    """A restore would go over data that is there: nothing was touched; name an empty or new home."""
+
+    code = "would_overwrite"
+    exit_status = ExitStatus.REFUSED
+
+
+class ResidencyRefused(HerdError):
+    """Rows would leave the regions where they must stay: nothing was done; the message names the table."""
+
+    code = "residency"
     exit_status = ExitStatus.REFUSED

@@ -20,9 +20,11 @@ def new_password() -> str:
     return secrets.token_urlsafe(24)
 
 
-def write(path: Path, servers: Iterable[tuple[str, int]], user: str, password: str) -> None:
-    """Write one line per (host, port), good for every database."""
-    lines = (":".join((_escaped(host), str(port), "*", _escaped(user), _escaped(password))) for host, port in servers)
+def write(path: Path, servers: Iterable[tuple[str, int | None]], user: str, password: str) -> None:
+    """Write one line per (host, port), good for every database; port None stands for any."""
+    lines = (
+        ":".join((_escaped(host), str(port or "*"), "*", _escaped(user), _escaped(password))) for host, port in servers
+    )
     write_atomically(path, "".join(f"{line}\n" for line in lines), mode=0o600)
 
 

@@ -244,6 +244,15 @@ async def _drop_invalid(connection: Connection, index: str) -> None:
 
 
 @asynccontextmanager
+async def changes_held(pools: Pools, groups: Sequence[str]) -> AsyncIterator[None]:
+    """Nobody changes the herd inside the block; what an earlier change left half done is settled first."""
+    async with _change_lock(pools, groups[0]):
+        await settle_leftovers(pools, groups, 0.0, alone=True)
+        await settle_moves(pools, groups)
+        yield
+
+
+@asynccontextmanager
 async def _change_lock(pools: Pools, group: str) -> AsyncIterator[Connection]:
     """Hold the herd's change lock: session-level, so that it goes with a process that dies."""
     async with pools.connection(group) as connection:

@@ -136,7 +136,8 @@ async def _lock(connection: Connection, group: str, tables: Sequence[Name]) -> N
 async def _point(connection: Connection, group: str, name: str) -> tuple[str, int, datetime]:
     with talking_to(group, "naming a restore point"):
         done = await connection.execute(
-            "SELECT pg_create_restore_point(%s)::text, left(pg_walfile_name(pg_current_wal_lsn()), 8), clock_timestamp()",
+            "SELECT pg_create_restore_point(%s)::text, left(pg_walfile_name(pg_current_wal_lsn()), 8),"
+            " clock_timestamp()",
             [name],
         )
         lsn, timeline, at = (await done.fetchall())[0]

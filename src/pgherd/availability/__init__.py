@@ -1,0 +1,1 @@
+"""What keeps groups available, and what proves it: watchers; drills, their history and its checker."""

@@ -30,6 +30,7 @@ __all__ = [
     "ServerRefused",
     "StalePlan",
     "StaleTopology",
+    "StoreUnavailable",
     "SyntaxProblem",
     "UnknownName",
     "WouldOverwrite",
@@ -142,6 +143,13 @@ class GroupUnavailable(HerdError):
     """A group of servers did not answer: see ``pgherd status``; ``pgherd up`` starts local servers again."""
 
     code = "group_unavailable"
+    retryable = True
+
+
+class StoreUnavailable(HerdError):
+    """etcd, through which groups with replicas elect a primary, does not answer: ``pgherd up`` starts it again."""
+
+    code = "store_unavailable"
     retryable = True
 
 

@@ -10,7 +10,8 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,8 +27,18 @@ FORMAT = 1
 FILE_NAME = "herd.toml"
 
 _REQUIRED = object()
-_TOP_KEYS = ("format", "engine", "dbname", "user", "passfile", "postgres_version", "nodes")
-_NODE_KEYS = ("name", "group", "host", "port", "cloud", "region", "zone", "data_directory")
+_TOP_KEYS = ("format", "engine", "dbname", "user", "passfile", "postgres_version", "two_node", "nodes", "etcd")
+_NODE_KEYS = ("name", "group", "host", "port", "cloud", "region", "zone", "data_directory", "rest_port")
+_ETCD_KEYS = ("name", "host", "client_port", "peer_port")
+
+
+class TwoNode(StrEnum):
+    """What a group of two nodes does when one of them is lost; three keep both promises."""
+
+    DURABLE = "durable"
+    """writes stop until it is back: nothing that was acknowledged is ever on one node only"""
+    AVAILABLE = "available"
+    """writes go on: what is acknowledged meanwhile is lost if the other node is lost as well"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +51,28 @@ class HerdNode:
     port: int
     label: Label
     data_directory: str | None = None
+    rest_port: int | None = None
+    """Patroni's REST API, of a node that has standbys beside it"""
+
+    @property
+    def machine(self) -> str:
+        """The machine it is on; on a local herd each zone of a region counts as one."""
+        return str(self.label)
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdMember:
+    """A member of the store through which replicated groups elect; ``name`` is the machine it is on."""
+
+    name: str
+    host: str
+    client_port: int
+    peer_port: int
 
 
 @dataclass(frozen=True, slots=True)
 class HerdFile:
-    """A herd's servers and how to reach them; of a group's nodes the first in the file is the primary.
+    """A herd's servers and how to reach them; of a group's nodes the first in the file is preferred as primary.
 
     ``postgres_version`` is None while a local herd is being made, and for attached herds.
     """
@@ -56,6 +84,13 @@ class HerdFile:
     nodes: tuple[HerdNode, ...]
     format: int = FORMAT
     postgres_version: str | None = None
+    etcd: tuple[EtcdMember, ...] = ()
+    two_node: TwoNode | None = None
+
+    @property
+    def replicated(self) -> bool:
+        """Whether groups have standbys that pgherd runs."""
+        return bool(self.etcd)
 
     def groups(self) -> tuple[Group, ...]:
         """The groups in the file's order, numbered from 1."""
@@ -75,7 +110,10 @@ class HerdFile:
             known = ", ".join(dict.fromkeys(n.label.region for n in self.nodes))
             raise UnknownName(f"there is no region {region!r} in this herd", hint=f"regions: {known}")
         hosts = ",".join(f"{_uri_host(n.host)}:{n.port}" for n in nodes)
-        query = f"?passfile={quote(str(home.absolute() / self.passfile))}" if passfile and self.passfile else ""
+        options = [f"passfile={quote(str(home.absolute() / self.passfile))}"] if passfile and self.passfile else []
+        if len({n.group for n in nodes}) < len(nodes):
+            options += ["target_session_attrs=read-write", "connect_timeout=2"]
+        query = "?" + "&".join(options) if options else ""
         return f"postgresql://{quote(self.user, safe='')}@{hosts}/{quote(self.dbname, safe='')}{query}"
 
     def write(self, home: Path) -> None:
@@ -86,7 +124,11 @@ class HerdFile:
             document["passfile"] = _relative(self.passfile, home)
         if self.postgres_version is not None:
             document["postgres_version"] = self.postgres_version
+        if self.two_node is not None:
+            document["two_node"] = self.two_node.value
         document["nodes"] = [_node_document(n, home) for n in self.nodes]
+        if self.etcd:
+            document["etcd"] = [asdict(member) for member in self.etcd]
         write_atomically(home / FILE_NAME, tomli_w.dumps(document), mode=0o644)
 
 
@@ -209,7 +251,25 @@ def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
         passfile=None if passfile is None else str(base / Path(passfile).expanduser()),
         nodes=nodes,
         postgres_version=_get(document, "postgres_version", str, where, "", None),
+        etcd=tuple(_member(e, where, i) for i, e in enumerate(_get(document, "etcd", list, where, "", []), 1)),
+        two_node=_two_node(_get(document, "two_node", str, where, "", None), where),
     )
+
+
+def _two_node(value: str | None, where: str) -> TwoNode | None:
+    if value is not None and value not in TwoNode.__members__.values():
+        raise BadInput(f"{where}: two_node {value!r} is not known", hint="one of " + ", ".join(TwoNode))
+    return None if value is None else TwoNode(value)
+
+
+def _member(entry: Any, where: str, number: int) -> EtcdMember:
+    at = f"etcd[{number}]."
+    if not isinstance(entry, dict):
+        raise BadInput(f"{where}: etcd[{number}] is not a table", hint="write an [[etcd]] table for each member")
+    _refuse_unknown(entry, _ETCD_KEYS, where, at)
+    name, host = (_get(entry, key, str, where, at) for key in ("name", "host"))
+    client, peer = (_get(entry, key, int, where, at) for key in ("client_port", "peer_port"))
+    return EtcdMember(name, host, client, peer)
 
 
 def _nodes(entries: list[Any], where: str, base: Path) -> tuple[HerdNode, ...]:
@@ -254,6 +314,7 @@ def _node(entry: Mapping[str, Any], where: str, at: str, base: Path) -> HerdNode
         port=port,
         label=Label(**place),
         data_directory=None if data is None else str(base / data),
+        rest_port=_get(entry, "rest_port", int, where, at, None),
     )
 
 
@@ -283,6 +344,8 @@ def _node_document(node: HerdNode, home: Path) -> dict[str, Any]:
     document |= {"cloud": node.label.cloud, "region": node.label.region, "zone": node.label.zone}
     if node.data_directory is not None:
         document["data_directory"] = _relative(node.data_directory, home)
+    if node.rest_port is not None:
+        document["rest_port"] = node.rest_port
     return document
 
 

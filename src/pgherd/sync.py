@@ -101,7 +101,7 @@ def connect(
     try:
         opening = connect_async(dsn, home=home, embedder=embedder)
         inner = loop.run(opening.__aenter__())
-        immediate = Immediate(inner.engine.conninfo)
+        immediate = Immediate(inner.engine.connect_now)
         try:
             yield Herd(inner, loop, immediate)
         finally:

@@ -1,1 +1,1 @@
-"""What keeps groups available, and what proves it: watchers; drills, their history and its checker."""
+"""Keeping groups of replicas writable: watching nodes, fencing, letting a standby take over, switching over; drills."""

@@ -29,12 +29,11 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class GroupBackup:
-    """One group's part. Paths are relative to the target; LSNs are PostgreSQL's text form."""
+    """One group's part; ``places`` are its nodes' labels. Paths are relative to the target, LSNs PostgreSQL's text."""
 
     name: str
-    cloud: str
     region: str
-    zone: str
+    places: tuple[str, ...]
     base: str
     wal: str
     system: str
@@ -67,6 +66,7 @@ class Backup:
     spread_ms: float
     herd: tuple[str, ...]
     groups: tuple[GroupBackup, ...]
+    two_node: str | None = None
     format: int = FORMAT
 
     def group(self, name: str) -> GroupBackup:

@@ -29,7 +29,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
 from ..engines.base import Connection, Engine
 from ..engines.failures import talking_to
@@ -93,7 +93,7 @@ async def moment(engine: Engine, name: str) -> AsyncIterator[tuple[Moment, dict[
 
 async def _connected(stack: AsyncExitStack, engine: Engine, group: str) -> Connection:
     with talking_to(group, "taking a backup"):
-        made: Connection = await AsyncConnection.connect(**engine.conninfo(group), autocommit=True)
+        made = await engine.whereabouts.connect(group, autocommit=True)
     return await stack.enter_async_context(made)
 
 

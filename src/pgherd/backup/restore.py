@@ -25,10 +25,11 @@ from .. import herdfile
 from ..client import AsyncHerd, connect_async
 from ..engines.failures import talking_to
 from ..errors import BackupDamaged, BadInput, HerdError, LocalServerError, WouldOverwrite, WrongVersion
+from ..herdfile import TwoNode
 from ..local import passfile
 from ..local.herd import LocalHerd
 from ..local.installation import Installation, find
-from ..local.rebuild import rebuild
+from ..local.rebuild import rebuild, start_whole
 from ..local.user import server_user
 from ..model.names import Name
 from ..model.placement import Label
@@ -105,7 +106,7 @@ def _password(found: Found) -> str:
 
 def _recover(found: Found, home: Path, to_time: datetime | None, password: str, say: Progress) -> None:
     backup = found.backup
-    places = [(g.name, Label(g.cloud, g.region, g.zone)) for g in backup.groups]
+    groups = {g.name: [Label.parse(p) for p in g.places] for g in backup.groups}
     user = server_user()
     for group in backup.groups:
         user.check_reach(found.wal(group.name), "the servers read the archived WAL: open that directory (chmod o+x)")
@@ -115,7 +116,7 @@ def _recover(found: Found, home: Path, to_time: datetime | None, password: str, 
 
     data = {g.name: found.base(g.name) for g in backup.groups}
     try:
-        rebuild(home, EngineName(backup.engine), password, places, data, recovery, say)
+        rebuild(home, EngineName(backup.engine), password, groups, data, recovery, say)
     except LocalServerError as error:
         raise _why_not(error, found, home, to_time) from error
 
@@ -166,10 +167,9 @@ async def _settled(found: Found, home: Path, to_time: datetime | None, say: Prog
     exact = to_time is None and found.backup.quiet
     if exact:
         _compare(found, counted)
-    say("starting the servers as usual")
-    local = LocalHerd(home)
-    await asyncio.to_thread(local.down)
-    await asyncio.to_thread(local.up)
+    groups = {g.name: [Label.parse(p) for p in g.places] for g in found.backup.groups}
+    two_node = TwoNode(found.backup.two_node) if found.backup.two_node else None
+    await asyncio.to_thread(start_whole, home, groups, two_node, say)
     return Restored(found.backup.label, to_time, rows, sum(rows.values()) if exact else None, settled, disabled)
 
 

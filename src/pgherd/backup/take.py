@@ -26,8 +26,9 @@ from ..engines.failures import talking_to
 from ..errors import BackupFailed, BadInput, HerdBusy
 from ..herdfile import write_atomically
 from ..local import passfile
-from ..local.herd import USER, LocalHerd
+from ..local.herd import LocalHerd
 from ..local.installation import Installation, find
+from ..local.layout import USER
 from ..local.user import ServerUser, server_user
 from ..model.topology import Group
 from . import archive, manifest
@@ -118,6 +119,7 @@ async def take_backup(
         spread_ms=taken.spread_ms,
         herd=tuple(str(g.name) for g in groups),
         groups=tuple(parts),
+        two_node=file.two_node.value if file.two_node else None,
     )
     for directory in dict.fromkeys(t.directory for t in chosen.values()):
         mine = tuple(p for p in parts if chosen[p.name].directory == directory)
@@ -163,8 +165,7 @@ def _make_directories(target: Target, group: Group, user: ServerUser) -> None:
 
 def _nodes(engine: Engine, group: Group) -> list[dict[str, Any]]:
     """How to reach each node of a group itself."""
-    common = {k: v for k, v in engine.conninfo(group.name).items() if k != "target_session_attrs"}
-    return [{**common, "host": n.host, "port": n.port} for n in group.nodes]
+    return [engine.whereabouts.conninfo_of(n) for n in group.nodes]
 
 
 async def _archiving(engine: Engine, group: Group, target: Target, home: Path) -> int:
@@ -220,7 +221,9 @@ async def _base(engine: Engine, installation: Installation, group: Group, direct
     """A base backup of one group. WAL is left out: the archive has it."""
     if directory.exists():  # of a backup that did not come to its end
         shutil.rmtree(directory)
-    info = {k: v for k, v in engine.conninfo(group.name).items() if k not in ("password", "application_name")}
+    async with engine.connection(group.name):  # finds out who is primary
+        reach = engine.conninfo(group.name)
+    info = {k: v for k, v in reach.items() if k not in ("password", "application_name")}
     dsn = make_conninfo("", **{**info, "dbname": "postgres"})
     arguments: list[str | Path] = ["-D", directory, "-d", dsn, "--no-password"]
     ended = await run(installation, "pg_basebackup", [*arguments, "--checkpoint=fast", "--wal-method=none"])
@@ -239,12 +242,10 @@ def _part(group: Group, target: Target, base: _Base, taken: Moment, label: str) 
     lsn, timeline = taken.points[group.name]
     if timeline != base.timeline:
         raise BackupFailed(f"group {group.name} failed over during the backup", hint="take the backup again")
-    label_of = group.primary.label
     return GroupBackup(
         name=group.name,
-        cloud=label_of.cloud,
-        region=label_of.region,
-        zone=label_of.zone,
+        region=group.primary.label.region,
+        places=tuple(str(n.label) for n in group.nodes),
         base=str(target.base(group, label).relative_to(target.directory)),
         wal=str(target.wal(group).relative_to(target.directory)),
         system=base.system,

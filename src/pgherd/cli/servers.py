@@ -16,7 +16,7 @@ from rich.markup import escape
 from .. import herdfile
 from ..client import connect_async
 from ..errors import BadInput, LocalServerError
-from ..herdfile import default_home
+from ..herdfile import TwoNode, default_home
 from ..local.herd import LocalHerd
 from ..local.installation import find
 from ..local.user import server_user
@@ -39,7 +39,22 @@ def add_commands(app: typer.Typer) -> None:
 def up(
     regions: Annotated[
         str | None,
-        typer.Option(help="Comma-separated places, one server each: [cloud.]region[.zone]. Default: three regions."),
+        typer.Option(help="Comma-separated places, a group each: [cloud.]region[.zone]. Default: three regions."),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Nodes of each group, in zones of their own; three survive the loss of one."),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PLACE,PLACE,…", help="A group with a node at each place, say over regions; repeat."),
+    ] = None,
+    two_node: Annotated[
+        TwoNode | None,
+        typer.Option(
+            "--two-node",
+            help="When one of two nodes is lost: durable stops writes until it is back; available goes on with one.",
+        ),
     ] = None,
     single: Annotated[bool, typer.Option("--single", help="One server instead of a fleet.")] = False,
     pg_config: Annotated[
@@ -56,11 +71,24 @@ def up(
     labels = [Label.parse(r) for r in regions.split(",")] if regions else None
     if single and labels and len(labels) > 1:
         raise BadInput("--single is one server, --regions names several", hint="leave one of the two out")
+    if group and (regions or replicas or single):
+        raise BadInput("--group says where each node is", hint="leave --regions, --replicas and --single out")
+    if single and (replicas or 1) > 1:
+        raise BadInput("--single is one server", hint="leave --replicas or --single out")
+    groups = dict(_group_of(text) for text in group) if group else None
     started = time.perf_counter()
     engine = EngineName.SINGLE if single else (EngineName.FLEET if labels else None)
     with err.status("starting") as line:
         local = LocalHerd(where)
-        local.up(labels, engine, pg_config, lambda text: line.update(escape(text)))
+        local.up(
+            labels,
+            engine,
+            pg_config,
+            lambda text: line.update(escape(text)),
+            replicas=replicas,
+            groups=groups,
+            two_node=two_node,
+        )
         line.update("joining the servers into one herd")
         document = asyncio.run(read_status(None, where))
     if json:
@@ -69,6 +97,13 @@ def up(
     show_groups(document)
     out.print(f"\nup in {time.perf_counter() - started:.1f} s")
     out.print(f"any driver: {escape(_dsn(where, None))}", soft_wrap=True)
+
+
+def _group_of(text: str) -> tuple[str, list[Label]]:
+    name, _, places = text.partition("=")
+    if not name or not places:
+        raise BadInput(f"--group {text!r} is not NAME=PLACE,PLACE,…", hint="--group main=us-east,us-central,us-west")
+    return name, [Label.parse(p) for p in places.split(",")]
 
 
 def down(home: HomeOption = None, json: JsonOption = False) -> None:
@@ -154,11 +189,12 @@ def status(
 async def read_status(dsn: str | None, home: Path | None) -> dict[str, Any]:
     """What ``pgherd status`` shows; opening the herd also makes it one, and lets new servers join."""
     async with connect_async(dsn, home=home) as herd:
-        return await status_of(herd)
+        return await status_of(herd, None if dsn else herdfile.read(home or default_home()))
 
 
 def show_groups(document: dict[str, Any]) -> None:
     """Groups and nodes as a table."""
+    replicated = any(len(g["nodes"]) > 1 for g in document["groups"])
     rows = [
         [
             g["name"],
@@ -167,12 +203,18 @@ def show_groups(document: dict[str, Any]) -> None:
             f"{n['cloud']}.{n['region']}.{n['zone']}",
             n["role"],
             n["up"],
+            *([n["timeline"], n["sync"], n["lag_bytes"], n["lag_s"]] if replicated else []),
         ]
         for g in document["groups"]
         for n in g["nodes"]
     ]
     title = f"{document['engine']} herd, generation {document['generation']}"
-    out.print(table_of(["group", "node", "address", "place", "role", "up"], rows, title=title))
+    columns = ["group", "node", "address", "place", "role", "up"]
+    columns += ["timeline", "sync", "lag bytes", "lag s"] if replicated else []
+    out.print(table_of(columns, rows, title=title))
+    for g in document["groups"]:
+        if g["promise_off"]:
+            out.print(f"group {escape(g['name'])}: {escape(g['promise_off'])}")
 
 
 def _tables(document: dict[str, Any]) -> Any:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import psycopg
 from psycopg import AsyncConnection
 
 from ..model.schema import Schema
 from ..model.topology import EngineName, Topology
 from ..planning.plan import Plan, Step
 from ..planning.rebalance import Move
+
+if TYPE_CHECKING:
+    from .servers.whereabouts import Whereabouts
 
 Connection = AsyncConnection[Any]
 OnStep = Callable[[int, int, Step], None]
@@ -72,11 +76,20 @@ class Engine(Protocol):
         ...
 
     def conninfo(self, group: str) -> dict[str, Any]:
-        """The libpq parameters that reach the group's primary; they may hold a password."""
+        """The libpq parameters that reach the group's primary as last known; they may hold a password."""
+        ...
+
+    def connect_now(self, group: str) -> psycopg.Connection[Any]:
+        """A new connection to the group's primary, in autocommit, made while the calling thread waits."""
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction over any groups; committed at the end of the block, rolled back on an exception."""
+        ...
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Where the groups' nodes answer, and which of them is primary."""
         ...
 
     async def close(self) -> None:

@@ -79,8 +79,9 @@ class FleetEngine(ServersEngine):
             yield self._set_link(where, group, password)
 
     def _set_link(self, everywhere: tuple[GroupId, ...], group: Group, password: str | None) -> Step:
-        node = group.primary
         secret = quote_literal(password) if password else "NULL"
-        arguments = ", ".join(quote_literal(str(v)) for v in (group.name, node.host, node.port))
+        hosts = ",".join(n.host for n in group.nodes)
+        ports = ",".join(str(n.port) for n in group.nodes)
+        arguments = ", ".join(quote_literal(v) for v in (group.name, hosts, ports))
         sql = f"SELECT pgherd.set_link({arguments}, current_database(), {secret})"
         return Step("set_link", group.name, everywhere, sql, secret=password is not None)

@@ -24,39 +24,49 @@ SyncConnection = psycopg.Connection[Any]
 
 
 class Immediate:
-    """Connections by group, in autocommit, for any number of threads; ``conninfo`` tells how to reach a group."""
+    """Connections by group, in autocommit, for any number of threads; ``connect`` opens one to a group's primary."""
 
-    def __init__(self, conninfo: Callable[[str], dict[str, Any]]) -> None:
-        self._conninfo = conninfo
-        self._idle: dict[tuple[str, str, int], list[SyncConnection]] = {}
+    def __init__(self, connect: Callable[[str], SyncConnection]) -> None:
+        self._connect = connect
+        self._idle: dict[str, list[SyncConnection]] = {}
         self._lock = threading.Lock()
 
     @asynccontextmanager
     async def connection(self, group: str) -> AsyncIterator[SyncConnection]:
         """A connection to the group's primary for the length of the block; GroupUnavailable without an answer."""
-        info = self._conninfo(group)
-        key = (group, str(info["host"]), int(info["port"]))
-        connection = self._take(key) or _open(group, info)
+        connection = self._take(group) or self._open(group)
         try:
             yield connection
         finally:
-            self._give(key, connection)
+            self._give(group, connection)
 
-    def _take(self, key: tuple[str, str, int]) -> SyncConnection | None:
+    def _take(self, group: str) -> SyncConnection | None:
         while True:
             with self._lock:
-                idle = self._idle.get(key)
+                idle = self._idle.get(group)
                 found = idle.pop() if idle else None
             if found is None or is_alive(found):
                 return found
             found.close()
 
-    def _give(self, key: tuple[str, str, int], connection: SyncConnection) -> None:
+    def _give(self, group: str, connection: SyncConnection) -> None:
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.close()  # broken, or interrupted by Ctrl-C
             return
         with self._lock:
-            self._idle.setdefault(key, []).append(connection)
+            self._idle.setdefault(group, []).append(connection)
+
+    def _open(self, group: str) -> SyncConnection:
+        with talking_to(group, "connecting"):
+            connection = self._connect(group)
+            try:
+                with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
+                    register_vector(connection)
+                    wire.register(connection)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
 
     def close(self) -> None:
         """Close everything."""
@@ -76,16 +86,3 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return value
     coroutine.close()
     raise RuntimeError("a coroutine over immediate connections tried to wait")
-
-
-def _open(group: str, info: dict[str, Any]) -> SyncConnection:
-    with talking_to(group, "connecting"):
-        connection: SyncConnection = psycopg.Connection.connect(**info, autocommit=True)
-        try:
-            with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
-                register_vector(connection)
-                wire.register(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection

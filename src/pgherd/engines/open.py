@@ -17,8 +17,8 @@ from ..model.topology import EngineName, Group, GroupId, Node, NodeId, Topology
 from .failures import translate
 from .fleet import FleetEngine
 from .servers.engine import ServersEngine
-from .servers.pools import CONNECT_TIMEOUT_S
 from .servers.store import read_topology
+from .servers.whereabouts import CONNECT_TIMEOUT_S
 from .single import SingleEngine
 
 _ENGINES: dict[EngineName, type[ServersEngine]] = {EngineName.SINGLE: SingleEngine, EngineName.FLEET: FleetEngine}

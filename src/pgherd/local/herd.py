@@ -22,24 +22,20 @@ from psycopg.conninfo import make_conninfo
 
 from .. import herdfile
 from ..errors import BadInput, LocalServerError, NoSuchHerd
-from ..herdfile import HerdFile, HerdNode
+from ..herdfile import HerdFile, HerdNode, TwoNode
 from ..model.placement import Label
 from ..model.topology import EngineName
-from . import homelock, passfile
+from . import homelock, layout, passfile
 from .installation import Installation, find
-from .processes import Postmaster, remove_tree
-from .server import HOST, LocalServer, PortTaken, os_hint, port_is_free
+from .layout import DEFAULT_REGIONS, USER, Groups
+from .layout import NODES as _NODES
+from .layout import PASSFILE as _PASSFILE
+from .processes import Postmaster, Processes, remove_tree
+from .replicas import MACHINES, Replicas
+from .server import LocalServer, PortTaken, os_hint, port_is_free
 from .user import ServerUser, server_user
 
-USER = "herd"
-DATABASE = "herd"
-DEFAULT_REGIONS = ("us-east", "us-central", "us-west")
-FIRST_PORT = 5433
-
-_PASSFILE = "pgpass"
-_NODES = "nodes"
 _OWN = re.compile(rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.")
-_DIRECTORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
 _PORT_ATTEMPTS = 5
 _STOP_TIMEOUT_S = 30.0
 
@@ -60,10 +56,15 @@ class LocalHerd:
         engine: EngineName | None = None,
         pg_config: str | None = None,
         progress: Progress | None = None,
+        *,
+        replicas: int | None = None,
+        groups: Groups | None = None,
+        two_node: TwoNode | None = None,
     ) -> HerdFile:
         """Make the herd if there is none, repair what is half made, start what is not running.
 
-        A new herd has a server per label (three regions by default, one for engine ``single``). A server whose port was
+        A new herd has a group per label (three regions by default, one for engine ``single``) of ``replicas`` nodes, in
+        zones of their own; or ``groups``, each with a node at each of its places. A server whose port was
         taken meanwhile gets another one, so callers read the ports from the result. Raises BadInput if ``labels`` or
         ``engine`` are not the existing herd's, or if the home is a directory of something else; AlreadyRunning;
         WrongVersion; LocalServerError.
@@ -72,49 +73,51 @@ class LocalHerd:
         user = server_user()
         self._make_home(user)
         with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
-            herd = self._agreed(labels, engine)
+            herd = self._agreed(labels, engine, replicas, groups, two_node)
             user.check_reach(self.home, "choose another home (--home), or open that directory (chmod o+x)")
             say("finding the PostgreSQL programs")
             installation = find(user, pg_config)
             if herd is None:
-                herd = self._plan_new(labels, engine)
+                herd = self._plan_new(labels, engine, replicas, groups, two_node)
             self._tidy(herd, installation, user)
-            self._init_missing(herd, installation, user, say)
-            herd = self._start(herd, installation, user, say)
+            if herd.replicated:
+                herd = self._start_replicated(herd, installation, user, say)
+            else:
+                self._init_missing(herd, herd.nodes, installation, user, say)
+                herd = self._start(herd, installation, user, say)
             if herd.postgres_version != installation.version:
                 herd = replace(herd, postgres_version=installation.version)
                 herd.write(self.home)
             return herd
 
     def add(self, label: Label, pg_config: str | None = None, progress: Progress | None = None) -> HerdFile:
-        """Start one more server, a group of its own, at ``label``; it joins the herd when the herd is next opened.
+        """Start one more group at ``label``, as large as the others; it joins the herd when that is next opened.
 
         Killed halfway, ``up`` goes on with it. Raises NoSuchHerd, BadInput for a single server or attached ones.
         """
         herdfile.read(self.home)
         with homelock.locked(self.home, self.lock_wait_s):
-            herd = self._agreed(None, None)
+            herd = self._agreed()
             assert herd is not None
             if herd.engine is EngineName.SINGLE:
                 raise BadInput(
                     "a single server takes no others", hint="make a fleet (pgherd up --regions …) and load it"
                 )
-            for n in herd.nodes:
-                if not (self._directory(n.name) / "data").exists():
-                    raise LocalServerError(f"the data directory of {n.name} is gone", hint="see pgherd up")
-            name = herdfile.names_for([label.region], [n.name for n in herd.nodes])[0]
-            _check_name(name)
-            port = _free_ports(1, [n.port for n in herd.nodes])[0]
-            node = HerdNode(name, name, HOST, port, label, str(self._directory(name) / "data"))
-            self._write(replace(herd, nodes=(*herd.nodes, node), postgres_version=None), self.password())
+            for nodes in _groups(herd).values():
+                if not any((self._directory(n.name) / "data").exists() for n in nodes):
+                    raise LocalServerError(f"the data directory of {nodes[0].name} is gone", hint="see pgherd up")
+            self._write(replace(layout.grown(self.home, herd, label), postgres_version=None), self.password())
         return self.up(None, None, pg_config, progress)
 
     def down(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Stop every server cleanly; data stays. Raises NoSuchHerd, AlreadyRunning, LocalServerError."""
         herdfile.read(self.home)
         with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
-            nodes = _local(herdfile.read(self.home))
-            _each(lambda n: self.postmaster(n.name).stop("fast", timeout_s), nodes)
+            herd = herdfile.read(self.home)
+            if herd.replicated:
+                Replicas(self.home, herd, self.password()).stop(timeout_s)
+            else:
+                _each(lambda n: self.postmaster(n.name).stop("fast", timeout_s), _local(herd))
 
     def destroy(self) -> None:
         """Stop every server at once and remove all that pgherd made; files of others stay, and then the directory too.
@@ -126,6 +129,11 @@ class LocalHerd:
         with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
             herd = self._existing()
             nodes = _local(herd) if herd else ()
+            if herd and herd.replicated:
+                replicas = Replicas(self.home, herd, "")
+                replicas.kill()
+                replicas.remove()
+                _remove_if_empty(self.home / MACHINES)
             _each(lambda n: self.postmaster(n.name).stop("immediate", 5), nodes)
             for n in nodes:
                 remove_tree(self._directory(n.name))
@@ -192,7 +200,14 @@ class LocalHerd:
                 f"{self.home} cannot be used as a home: {e.strerror}", hint="name a directory of yours (--home)"
             ) from e
 
-    def _agreed(self, labels: Sequence[Label] | None, engine: EngineName | None) -> HerdFile | None:
+    def _agreed(
+        self,
+        labels: Sequence[Label] | None = None,
+        engine: EngineName | None = None,
+        replicas: int | None = None,
+        groups: Groups | None = None,
+        two_node: TwoNode | None = None,
+    ) -> HerdFile | None:
         herd = self._existing()
         if herd is None:
             return None
@@ -201,11 +216,24 @@ class LocalHerd:
                 f"the herd in {self.home} is made of attached servers, which pgherd does not start",
                 hint="name another home (--home) for a local herd",
             )
-        mine = [n.label for n in herd.nodes]
+        here = {name: [n.label for n in nodes] for name, nodes in _groups(herd).items()}
+        mine = [n.label for n in herd.nodes] if not herd.replicated else [labels[0] for labels in here.values()]
         if labels is not None and sorted(labels) != sorted(mine):
             raise BadInput(
                 f"the herd in {self.home} has other regions: {', '.join(map(str, mine))}",
                 hint="leave --regions out to start it, or name another home (--home) for another herd",
+            )
+        sizes = sorted({len(nodes) for nodes in here.values()})
+        if (replicas is not None and sizes != [replicas]) or (groups is not None and groups != here):
+            told = "; ".join(f"{name}: {', '.join(map(str, nodes))}" for name, nodes in here.items())
+            raise BadInput(
+                f"the herd in {self.home} has other groups: {told}",
+                hint="leave --replicas and --group out to start it, or name another home (--home) for another herd",
+            )
+        if two_node is not None and two_node is not herd.two_node:
+            raise BadInput(
+                f"the herd in {self.home} was made with --two-node {herd.two_node or 'left out'}",
+                hint="leave it out to start it, or name another home (--home) for another herd",
             )
         if engine is not None and engine is not herd.engine:
             raise BadInput(
@@ -214,25 +242,19 @@ class LocalHerd:
             )
         return herd
 
-    def _plan_new(self, labels: Sequence[Label] | None, engine: EngineName | None) -> HerdFile:
+    def _plan_new(
+        self,
+        labels: Sequence[Label] | None,
+        engine: EngineName | None,
+        replicas: int | None,
+        groups: Groups | None,
+        two_node: TwoNode | None,
+    ) -> HerdFile:
         """Decide names and ports and write them down, the password first: herd.toml names its file."""
         engine = engine or EngineName.FLEET
         count = 1 if engine is EngineName.SINGLE else len(DEFAULT_REGIONS)
         places = [Label.parse(r) for r in DEFAULT_REGIONS[:count]] if labels is None else list(labels)
-        if not places or (engine is EngineName.SINGLE and len(places) > 1):
-            raise BadInput(
-                f"engine {engine} does not make {len(places)} servers",
-                hint="name at least one region; `single` has one",
-            )
-        names = herdfile.names_for([label.region for label in places])
-        for name in names:
-            _check_name(name)
-        ports = _free_ports(len(places))
-        nodes = tuple(
-            HerdNode(name, name, HOST, port, label, str(self._directory(name) / "data"))
-            for name, port, label in zip(names, ports, places, strict=True)
-        )
-        herd = HerdFile(engine, DATABASE, USER, str(self.home / _PASSFILE), nodes)
+        herd = layout.new_herd(self.home, engine, groups or layout.groups_of(places, replicas or 1), two_node)
         self._write(herd, passfile.new_password())
         return herd
 
@@ -252,8 +274,15 @@ class LocalHerd:
         for n in herd.nodes:
             self._server(n, herd, installation, user).tidy()
 
-    def _init_missing(self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress) -> None:
-        missing = [n for n in herd.nodes if not (self._directory(n.name) / "data").exists()]
+    def _init_missing(
+        self,
+        herd: HerdFile,
+        nodes: Iterable[HerdNode],
+        installation: Installation,
+        user: ServerUser,
+        say: Progress,
+    ) -> None:
+        missing = [n for n in nodes if not (self._directory(n.name) / "data").exists()]
         if not missing:
             return
         if herd.postgres_version is not None:
@@ -273,6 +302,43 @@ class LocalHerd:
             return f"made {node.name}"
 
         _each(make, missing, say)
+
+    def _start_replicated(
+        self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress
+    ) -> HerdFile:
+        """Start groups with standbys; a group's first node is made here, Patroni copies it to the others."""
+        replicas = Replicas(self.home, herd, self.password())
+        replicas.thaw()
+        taken = {n.name for n in herd.nodes if not self._listens(n)}
+        if taken:
+            replicas.stop(_STOP_TIMEOUT_S)  # who runs has been told the old ports
+            herd = _moved(herd, taken)
+            say(f"other ports for {', '.join(sorted(taken))}: theirs are taken")
+            self._write(herd, self.password())
+            replicas = Replicas(self.home, herd, self.password())
+        for node in herd.nodes:
+            if (self._directory(node.name) / "data" / "PG_VERSION").exists():
+                self._server(node, herd, installation, user).check_version()
+        (self.home / _NODES).mkdir(exist_ok=True)
+        replicas.describe(installation, user)
+        replicas.start_watchers()
+        empty = [
+            nodes[0]
+            for nodes in _groups(herd).values()
+            if not any((self._directory(n.name) / "data").exists() for n in nodes)
+        ]
+        self._init_missing(herd, empty, installation, user, say)
+        say("opening etcd")
+        replicas.open_store()
+        replicas.wait_ready(say)
+        _each(lambda n: self._create_database(n, herd), [nodes[0] for nodes in _groups(herd).values()])
+        return herd
+
+    def _listens(self, node: HerdNode) -> bool:
+        """Whether a node has its ports, or could have them."""
+        if Processes(self._directory(node.name)).pids():
+            return True
+        return port_is_free(node.port) and port_is_free(node.rest_port or node.port)
 
     def _start(self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress) -> HerdFile:
         """Start what is not running; a server whose port is taken gets another one, written down before it is used."""
@@ -309,9 +375,11 @@ class LocalHerd:
         )
 
     def _create_database(self, node: HerdNode, herd: HerdFile) -> None:
+        nodes = _groups(herd)[node.group]
         server = make_conninfo(
-            host=node.host,
-            port=node.port,
+            host=",".join(n.host for n in nodes),
+            port=",".join(str(n.port) for n in nodes),
+            target_session_attrs="read-write",
             user=herd.user,
             dbname="postgres",
             password=self.password(),  # a password file alone would yield to the caller's PGPASSWORD
@@ -341,32 +409,29 @@ def _os_errors_named(home: Path) -> Iterator[None]:
         raise LocalServerError(f"{e.filename or home}: {e.strerror}", hint=os_hint(str(e))) from e
 
 
-def _check_name(name: str) -> None:
-    if not _DIRECTORY.match(name):
-        raise BadInput(f"region {name!r} cannot name a directory", hint="letters, digits, - and _ (at most 63)")
-
-
 def _local(herd: HerdFile) -> tuple[HerdNode, ...]:
     """The nodes that pgherd started, on this machine."""
     return tuple(n for n in herd.nodes if n.data_directory is not None)
 
 
+def _groups(herd: HerdFile) -> dict[str, list[HerdNode]]:
+    """The nodes of each group, the preferred primary first."""
+    found: dict[str, list[HerdNode]] = {}
+    for node in herd.nodes:
+        found.setdefault(node.group, []).append(node)
+    return found
+
+
 def _moved(herd: HerdFile, names: Iterable[str]) -> HerdFile:
     chosen = set(names)
-    ports = iter(_free_ports(len(chosen), besides=[n.port for n in herd.nodes]))
-    return replace(herd, nodes=tuple(replace(n, port=next(ports)) if n.name in chosen else n for n in herd.nodes))
-
-
-def _free_ports(count: int, besides: Iterable[int] = ()) -> list[int]:
-    """The lowest ports from 5433 on that nothing listens on."""
-    taken = set(besides)
-    found: list[int] = []
-    for port in range(FIRST_PORT, 32768):  # above, the system hands out ports to outgoing connections
-        if len(found) == count:
-            break
-        if port not in taken and port_is_free(port):
-            found.append(port)
-    return found
+    ports = iter(layout.free_ports(2 * len(chosen), layout.ports_of(herd.nodes)))
+    return replace(
+        herd,
+        nodes=tuple(
+            replace(n, port=next(ports), rest_port=n.rest_port and next(ports)) if n.name in chosen else n
+            for n in herd.nodes
+        ),
+    )
 
 
 def _each(work: Callable[[HerdNode], T], nodes: Sequence[HerdNode], say: Callable[[T], None] | None = None) -> list[T]:

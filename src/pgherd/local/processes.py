@@ -17,7 +17,7 @@ from ..errors import LocalServerError
 
 _PROC = Path("/proc")
 _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-_PROGRAMS = frozenset({"postgres", "initdb", "pg_ctl"})
+_PROGRAMS = frozenset({"postgres", "initdb", "pg_ctl", "pg_basebackup", "pg_rewind"})
 _POLL_S = 0.02
 _KILL_TIMEOUT_S = 20.0
 
@@ -57,7 +57,7 @@ class Postmaster:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the postmaster and all its children (SIGSTOP freezes the server, SIGCONT thaws it)."""
-        for pid in self._family():
+        for pid in self.family():
             _send(pid, number)
 
     def stop(self, mode: str = "fast", timeout_s: float = 30) -> None:
@@ -78,7 +78,7 @@ class Postmaster:
     def kill(self) -> None:
         """SIGKILL the postmaster and whatever is left of its children, and wait until all are gone."""
         deadline = time.monotonic() + _KILL_TIMEOUT_S
-        family = self._family()
+        family = self.family()
         while family:
             for pid in family:
                 _send(pid, signal.SIGKILL)
@@ -87,7 +87,7 @@ class Postmaster:
                     f"the server in {self.data} cannot be killed (pids {', '.join(map(str, family))})",
                     hint="processes that wait for a dead disk stay until it answers; look at `ps`",
                 )
-            family = self._family()  # a child that was being forked meanwhile
+            family = self.family()  # a child that was being forked meanwhile
 
     def forget_stale_pid_file(self) -> None:
         """Remove a pid file whose pid now belongs to a program that is not this server.
@@ -109,12 +109,78 @@ class Postmaster:
         command = _command(pid)
         return Path(command[0]).name == "postgres" and str(self.data) in command
 
-    def _family(self) -> list[int]:
+    def family(self) -> list[int]:
         """The postmaster, its children, and what else works on the data directory, postmaster first."""
         parent = self.pid
         found = [] if parent is None else [parent]
         others = (p for p in _server_programs() if p != parent)
         return found + [p for p in others if _stat(p)[2] == parent or _works_in(p, self.data)]
+
+
+class Processes:
+    """All that runs for one directory of a home: a node's Patroni, server and tools, or a member of etcd."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+
+    def pids(self) -> list[int]:
+        """Those alive, with whatever they have started."""
+        parents: dict[int, list[int]] = {}
+        found = []
+        for entry in _PROC.glob("[0-9]*"):
+            pid = int(entry.name)
+            name, state, parent = _stat(pid)
+            if state in "ZX":
+                continue
+            parents.setdefault(parent, []).append(pid)
+            if (name in _PROGRAMS and _works_in(pid, self.directory)) or self._is_keeper(name, pid):
+                found.append(pid)
+        for pid in found:
+            found += [p for p in parents.get(pid, ()) if p not in found]
+        return found
+
+    def keepers(self) -> list[int]:
+        """Patroni, or etcd: without what they have started."""
+        return [int(e.name) for e in _PROC.glob("[0-9]*") if self._is_keeper(_stat(int(e.name))[0], int(e.name))]
+
+    def kill_keepers(self) -> None:
+        """SIGKILL Patroni, or etcd, and wait until they are gone; a server that Patroni runs goes on."""
+        pids = self.keepers()
+        for pid in pids:
+            _send(pid, signal.SIGKILL)
+        _wait_gone(pids, _KILL_TIMEOUT_S)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of them."""
+        for pid in self.pids():
+            _send(pid, number)
+
+    def kill(self, timeout_s: float = _KILL_TIMEOUT_S) -> None:
+        """SIGKILL all, and return when none is left; they are stopped first, so that none starts another.
+
+        Raises LocalServerError if one survives.
+        """
+        deadline = time.monotonic() + timeout_s
+        while pids := self.pids():
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in pids:
+                    _send(pid, number)
+            if not _wait_gone(pids, deadline - time.monotonic()):
+                raise LocalServerError(
+                    f"processes of {self.directory} cannot be killed ({', '.join(map(str, pids))})",
+                    hint="processes that wait for a dead disk stay until it answers; look at `ps`",
+                )
+
+    def _is_keeper(self, name: str, pid: int) -> bool:
+        """Whether it is etcd or Patroni, started for this directory."""
+        if name != "etcd" and not name.startswith(("python", "patroni")):
+            return False
+        command = _command(pid)
+        if name == "etcd":
+            command = [a.partition("--data-dir=")[2] for a in command]
+        elif "patroni" not in command:
+            return False
+        return any(a.startswith("/") and Path(a).is_relative_to(self.directory) for a in command)
 
 
 def remove_tree(directory: Path, timeout_s: float = _KILL_TIMEOUT_S) -> None:
@@ -124,9 +190,7 @@ def remove_tree(directory: Path, timeout_s: float = _KILL_TIMEOUT_S) -> None:
     """
     deadline = time.monotonic() + timeout_s
     while directory.exists():
-        for pid in _server_programs():
-            if _works_in(pid, directory):
-                _send(pid, signal.SIGKILL)
+        Processes(directory).signal(signal.SIGKILL)
         shutil.rmtree(directory, ignore_errors=True)
         if time.monotonic() > deadline:
             raise LocalServerError(f"{directory} cannot be removed", hint="see who owns its files, and who uses them")

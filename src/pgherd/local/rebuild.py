@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import WouldOverwrite
-from ..herdfile import HerdFile, HerdNode, sync_directory, write_atomically
-from ..model.placement import Label
+from ..herdfile import HerdFile, HerdNode, TwoNode, sync_directory, write_atomically
 from ..model.topology import EngineName
-from . import homelock
-from .herd import _PASSFILE, DATABASE, USER, LocalHerd, _each, _free_ports
+from . import herd as herds
+from . import homelock, layout
+from .herd import LocalHerd
 from .installation import find
-from .server import HOST, LocalServer
+from .layout import Groups
+from .server import LocalServer
 from .user import ServerUser, server_user
 
 RECOVERY_TIMEOUT_S = 24 * 3600.0
-_OLD_SERVERS = (
-    "archive_command",
-    "archive_timeout",
-    "restore_command",
-    "recovery_",
-    "primary_",
-    "synchronous_standby_names",
-)
+_OLD_SERVERS = ("archive_command", "archive_timeout", "restore_command", "recovery_", "primary_", "synchronous_standby")
 """Settings in postgresql.auto.conf that are the copied server's own: a copy must not write into its archive."""
 _SAFE = "max_logical_replication_workers = 0  # no subscription of the old server may wake up here\n"
+_PATRONIS = ("patroni.dynamic.json", "standby.signal", "postgresql.conf.backup", "postgresql.base.conf.backup")
+
+Progress = Callable[[str], None]
 
 
 def rebuild(
     home: Path,
     engine: EngineName,
     password: str,
-    groups: Sequence[tuple[str, Label]],
+    groups: Groups,
     data: Mapping[str, Path],
     recovery: Callable[[str], str],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> HerdFile:
-    """Make a herd in ``home`` (empty or new) of one server a group, and start it once all have recovered.
+    """Make a herd in ``home`` (empty or new) of the first node of each group, and start it once all have recovered.
 
     ``data`` names a copy of each group's data directory; ``recovery`` gives the settings of its recovery. Killed before
     its end, ``pgherd up`` refuses what is there, and ``pgherd destroy`` removes it. Raises WouldOverwrite,
@@ -53,14 +51,10 @@ def rebuild(
     with homelock.locked(local.home, local.lock_wait_s):
         owner.check_reach(local.home, "choose another home (--home), or open that directory (chmod o+x)")
         installation = find(owner)
-        nodes = tuple(
-            HerdNode(name, name, HOST, port, label, str(local._directory(name) / "data"))
-            for (name, label), port in zip(groups, _free_ports(len(groups)), strict=True)
-        )
-        file = str(local.home / _PASSFILE)
-        herd = HerdFile(engine, DATABASE, USER, file, nodes, postgres_version=installation.version)
+        alone = layout.new_herd(local.home, engine, {name: labels[:1] for name, labels in groups.items()}, None)
+        herd = replace(alone, postgres_version=installation.version)
         local._write(herd, password)
-        (local.home / "nodes").mkdir(mode=0o711 if owner.drops else 0o700)
+        (local.home / layout.NODES).mkdir(mode=0o711 if owner.drops else 0o700)
 
         def recover(node: HerdNode) -> str:
             server = local._server(node, herd, installation, owner)
@@ -70,8 +64,25 @@ def rebuild(
             server.wait_ready(RECOVERY_TIMEOUT_S)
             return f"recovered {node.name}"
 
-        _each(recover, nodes, progress)
+        herds._each(recover, herd.nodes, progress)
     return herd
+
+
+def start_whole(home: Path, groups: Groups, two_node: TwoNode | None, progress: Progress) -> HerdFile:
+    """Start what :func:`rebuild` made as any herd is started, with the standbys that its groups should have."""
+    local = LocalHerd(home)
+    local.down()
+    with homelock.locked(local.home, local.lock_wait_s):
+        alone = local._existing()
+        assert alone is not None
+        if any(len(labels) > 1 for labels in groups.values()):
+            whole = layout.new_herd(local.home, alone.engine, groups, two_node)
+            for group in groups:
+                made, wanted = (next(n for n in h.nodes if n.group == group).name for h in (alone, whole))
+                if made != wanted:
+                    (local.home / layout.NODES / made).rename(local.home / layout.NODES / wanted)
+            local._write(replace(whole, postgres_version=alone.postgres_version), local.password())
+    return local.up(progress=progress)
 
 
 def _lay_out(server: LocalServer, source: Path, owner: ServerUser) -> None:
@@ -81,6 +92,11 @@ def _lay_out(server: LocalServer, source: Path, owner: ServerUser) -> None:
     owner.give(parent)
     work = parent / "new-restored"
     shutil.copytree(source, work, symlinks=True)
+    base = work / "postgresql.base.conf"
+    if base.exists():  # Patroni's own postgresql.conf names the old server's port; it is written anew
+        base.replace(work / "postgresql.conf")
+    for name in _PATRONIS:
+        (work / name).unlink(missing_ok=True)
     auto = work / "postgresql.auto.conf"
     lines = auto.read_text(encoding="utf-8").splitlines()
     kept = "".join(f"{line}\n" for line in lines if not line.lstrip().startswith(_OLD_SERVERS))

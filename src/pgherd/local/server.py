@@ -162,12 +162,12 @@ class LocalServer(Postmaster):
         return LocalServerError(f"the server in {self.data} {what}\n{tail}", hint=os_hint(tail, f"see {self.log}"))
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of 127.0.0.1 now."""
+def port_is_free(port: int, host: str = HOST) -> bool:
+    """Whether a server could listen on this port of ``host``, a loopback address, now."""
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as PostgreSQL does: TIME_WAIT is no obstacle
         try:
-            s.bind((HOST, port))
+            s.bind((host, port))
         except OSError:
             return False
     return True

@@ -10,70 +10,69 @@ INCLUDE = f"\ninclude '{FILE_NAME}'  # written by pgherd at every start; ALTER S
 
 _MB = 1024 * 1024
 
-_FIXED = """\
-# Written by pgherd at every start: changes made here are lost. Use ALTER SYSTEM.
-listen_addresses = '127.0.0.1'
-unix_socket_directories = ''
-password_encryption = 'scram-sha-256'
-
-# Durable: an acknowledged write survives a crash.
-fsync = on
-full_page_writes = on
-synchronous_commit = on
-
-# Moving shards and committing on several servers at once.
-wal_level = logical
-max_prepared_transactions = 64
-max_connections = 200
-max_wal_senders = 10
-max_replication_slots = 20
-max_logical_replication_workers = 12
-max_locks_per_transaction = 256
-
-# Archiving can be switched on without a restart (pgherd backup does); until then nothing is kept. `always`: a standby
-# archives too, so that the archive has no gap when it takes over.
-archive_mode = always
-archive_command = 'true'
-
-autovacuum = on
-autovacuum_work_mem = '64MB'
-random_page_cost = 1.1
-jit = off
-
-# No row, parameter or password in the log: it lies outside the tables that placement is promised for. Statements,
-# DETAIL lines and messages of failed statements quote values; the client gets them all the same.
-log_destination = 'stderr'
-logging_collector = off
-log_min_messages = log
-log_min_error_statement = panic
-log_error_verbosity = terse
-log_statement = none
-log_min_duration_statement = -1
-log_parameter_max_length = 0
-log_parameter_max_length_on_error = 0
-log_line_prefix = '%m [%p] '
-"""
+_FIXED: dict[str, str | int] = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    # Durable: an acknowledged write survives a crash.
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    # Moving shards and committing on several servers at once.
+    "wal_level": "logical",
+    "max_prepared_transactions": 64,
+    "max_connections": 200,
+    "max_wal_senders": 10,
+    "max_replication_slots": 20,
+    "max_logical_replication_workers": 12,
+    "max_locks_per_transaction": 256,
+    # Archiving can be switched on without a restart (pgherd backup does); until then nothing is kept. `always`: a
+    # standby archives too, so that the archive has no gap when it takes over.
+    "archive_mode": "always",
+    "archive_command": "true",
+    "autovacuum": "on",
+    "autovacuum_work_mem": "64MB",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    # No row, parameter or password in the log: it lies outside the tables that placement is promised for. Statements,
+    # DETAIL lines and messages of failed statements quote values; the client gets them all the same.
+    "log_destination": "stderr",
+    "logging_collector": "off",
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_statement": "none",
+    "log_min_duration_statement": -1,
+    "log_parameter_max_length": 0,
+    "log_parameter_max_length_on_error": 0,
+    "log_line_prefix": "%m [%p] ",
+}
+_HEAD = "# Written by pgherd at every start: changes made here are lost. Use ALTER SYSTEM.\n"
 
 
-def text(port: int, share: int) -> str:
-    """The configuration of one of ``share`` servers that have this machine among them."""
+def parameters(share: int) -> dict[str, str | int]:
+    """The settings, but for the port, of one of ``share`` servers that have this machine among them."""
     memory, cpus = machine_memory_bytes(), os.cpu_count() or 1
     zone = "UTC" if Path("/usr/share/zoneinfo/UTC").exists() else "GMT"  # GMT needs no time zone database
     # Parallel index builds share memory in /dev/shm, often 64 MB in a container; System V's has no such limit.
     shared_memory = "posix" if _free_bytes(Path("/dev/shm")) > 1024 * _MB else "sysv"  # noqa: S108
-    return _FIXED + (
-        "\n# Of this server, on this machine.\n"
-        f"port = {port}\n"
-        f"timezone = '{zone}'\n"
-        f"log_timezone = '{zone}'\n"
-        f"dynamic_shared_memory_type = {shared_memory}\n"
-        f"shared_buffers = '{_part(memory, 4 * share, low=min(128, memory // (8 * share * _MB)), high=8192)}MB'\n"
-        f"maintenance_work_mem = '{_part(memory, 8 * share, low=32, high=1024)}MB'\n"
-        f"effective_cache_size = '{_part(memory, 2 * share, low=128, high=1 << 20)}MB'\n"
-        f"max_worker_processes = {24 + 2 * cpus}\n"
-        f"max_parallel_workers = {max(2, cpus)}\n"
-        f"max_parallel_maintenance_workers = {max(1, min(4, cpus // 2))}\n"
-    )
+    return _FIXED | {
+        "timezone": zone,
+        "log_timezone": zone,
+        "dynamic_shared_memory_type": shared_memory,
+        "shared_buffers": f"{_part(memory, 4 * share, low=min(128, memory // (8 * share * _MB)), high=8192)}MB",
+        "maintenance_work_mem": f"{_part(memory, 8 * share, low=32, high=1024)}MB",
+        "effective_cache_size": f"{_part(memory, 2 * share, low=128, high=1 << 20)}MB",
+        "max_worker_processes": 24 + 2 * cpus,
+        "max_parallel_workers": max(2, cpus),
+        "max_parallel_maintenance_workers": max(1, min(4, cpus // 2)),
+    }
+
+
+def text(port: int, share: int) -> str:
+    """The configuration file of such a server."""
+    lines = (f"{name} = '{value}'\n" for name, value in {**parameters(share), "port": port}.items())
+    return _HEAD + "".join(lines)
 
 
 def machine_memory_bytes() -> int:

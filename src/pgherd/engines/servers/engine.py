@@ -20,6 +20,7 @@ from .pools import Pools
 from .scripts import catalog, digest
 from .store import read_generation, read_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers
+from .whereabouts import SyncConnection, Whereabouts
 
 
 class ServersEngine:
@@ -142,8 +143,17 @@ class ServersEngine:
                 yield connection
 
     def conninfo(self, group: str) -> dict[str, Any]:
-        """The libpq parameters that reach the group's primary."""
-        return self._pools.conninfo(group)
+        """The libpq parameters that reach the group's primary as last known."""
+        return self._pools.whereabouts.conninfo(group)
+
+    def connect_now(self, group: str) -> SyncConnection:
+        """A new connection to the group's primary, made while the calling thread waits."""
+        return self._pools.whereabouts.connect_now(group, autocommit=True)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Where the groups' nodes answer, and which of them is primary."""
+        return self._pools.whereabouts
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[TwoPhaseTransaction]:

@@ -13,24 +13,24 @@ from typing import Any
 
 import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg import AsyncConnection
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from ...errors import GroupUnavailable
 from .. import wire
 from ..base import Connection
 from ..failures import talking_to
+from .whereabouts import Whereabouts, in_recovery
 
 MAX_CONNECTIONS = 16
 WAIT_TIMEOUT_S = 10.0
 
 
 class Pool:
-    """At most ``MAX_CONNECTIONS`` connections in autocommit to the server that ``conninfo`` reaches."""
+    """At most ``MAX_CONNECTIONS`` connections in autocommit to the group's primary."""
 
-    def __init__(self, group: str, conninfo: dict[str, Any]) -> None:
+    def __init__(self, group: str, whereabouts: Whereabouts) -> None:
         self._group = group
-        self._conninfo = conninfo
+        self._whereabouts = whereabouts
         self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
         self._closed = False
@@ -83,9 +83,7 @@ class Pool:
 
     async def _open(self) -> Connection:
         with talking_to(self._group, "connecting"):
-            connection: Connection = await AsyncConnection.connect(
-                **self._conninfo, autocommit=True, prepare_threshold=2
-            )
+            connection = await self._whereabouts.connect(self._group, autocommit=True, prepare_threshold=2)
             try:
                 with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
                     await register_vector_async(connection)
@@ -104,7 +102,7 @@ async def _undo(connection: Connection) -> None:
 
 def is_alive(connection: psycopg.Connection[Any] | Connection) -> bool:
     """Whether the server has said nothing: what it says on an idle connection is nearly always that it hangs up."""
-    if connection.pgconn.status != ConnStatus.OK:
+    if connection.pgconn.status != ConnStatus.OK or in_recovery(connection):
         return False
     waiting = select.poll()
     waiting.register(connection.pgconn.socket, select.POLLIN)

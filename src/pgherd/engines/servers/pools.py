@@ -9,28 +9,22 @@ from typing import Any
 from ...model.topology import Group
 from ..base import Connection
 from .pool import Pool
-
-CONNECT_TIMEOUT_S = 5
+from .whereabouts import Whereabouts
 
 
 class Pools:
     """Pools by group name. ``base`` holds the libpq parameters that all groups share (user, dbname, passfile …)."""
 
     def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
-        self._base = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "pgherd", **base}
-        self._groups = {g.name: g for g in groups}
+        self.whereabouts = Whereabouts(base, groups)
         self._pools: dict[tuple[str, bool], Pool] = {}
         self._origin: dict[Connection, Pool] = {}
 
-    def conninfo(self, group: str) -> dict[str, Any]:
-        """The libpq parameters that reach a group's primary."""
-        node = self._groups[group].primary  # type: ignore[index]
-        return {**self._base, "host": node.host, "port": node.port}
-
     async def set_groups(self, groups: tuple[Group, ...]) -> None:
         """Follow a changed topology: pools of groups that moved or are gone are closed."""
-        old, self._groups = self._groups, {g.name: g for g in groups}
-        for key in [k for k in self._pools if old.get(k[0]) != self._groups.get(k[0])]:  # type: ignore[call-overload]
+        old, new = self.whereabouts.groups, {str(g.name): g for g in groups}
+        self.whereabouts.set_groups(groups)
+        for key in [k for k in self._pools if old.get(k[0]) != new.get(k[0])]:
             await self._pools.pop(key).close()
 
     async def reset(self) -> None:
@@ -47,7 +41,7 @@ class Pools:
         """
         pool = self._pools.get((group, transaction))
         if pool is None:
-            pool = self._pools[group, transaction] = Pool(group, self.conninfo(group))
+            pool = self._pools[group, transaction] = Pool(group, self.whereabouts)
         connection = await pool.take()
         self._origin[connection] = pool
         return connection

@@ -40,7 +40,8 @@ BEGIN
     EXECUTE format('GRANT pg_read_all_data, pg_write_all_data TO %I', role);
 END $$;
 
--- The link to a group: the same statement on every node, to make it or to change where it points.
+-- The link to a group: the same statement on every node, to make it or to change where it points. Host and port list all
+-- of the group's nodes; libpq takes the one that can be written to.
 CREATE OR REPLACE FUNCTION pgherd.set_link(group_name text, host text, port text, dbname text, secret text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -48,10 +49,15 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM pg_foreign_server WHERE srvname = link) THEN
         EXECUTE format('ALTER SERVER %I OPTIONS (SET host %L, SET port %L)', link, host, port);
+        IF NOT EXISTS (SELECT FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
+            WHERE srvname = link AND option_name = 'target_session_attrs')
+        THEN
+            EXECUTE format('ALTER SERVER %I OPTIONS (ADD target_session_attrs %L)', link, 'read-write');
+        END IF;
     ELSE
         EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L,'
-            ' extensions %L, async_capable %L, fetch_size %L, connect_timeout %L)',
-            link, host, port, dbname, 'vector', 'true', '1000', '5');
+            ' extensions %L, async_capable %L, fetch_size %L, connect_timeout %L, target_session_attrs %L)',
+            link, host, port, dbname, 'vector', 'true', '1000', CASE WHEN host LIKE '%,%' THEN '2' ELSE '5' END, 'read-write');
         EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
             link, pgherd.link_role(), secret);
     END IF;

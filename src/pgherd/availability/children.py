@@ -1,0 +1,67 @@
+"""Programs that a watcher keeps running: started as its children, reaped the moment they end.
+
+A watcher is a child subreaper: servers, which Patroni leaves to themselves, become its children, too. A dead postmaster
+that nobody reaps looks alive to Patroni, which then never lets a standby take over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from ..local.machine import Program
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Orphans of this process's descendants become its children. Source: Linux manual, prctl(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def start(program: Program, owner: tuple[int, int] | None) -> int:
+    """Start a program in a session of its own; its pid."""
+    options: dict[str, object] = {}
+    if owner is not None:
+        options = {"user": owner[0], "group": owner[1], "extra_groups": []}
+    fd = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        if owner is not None:
+            os.fchown(fd, *owner)
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            program.argv,
+            env=program.env,
+            stdin=subprocess.DEVNULL,
+            stdout=fd,
+            stderr=fd,
+            cwd="/",
+            start_new_session=True,
+            **options,
+        )
+    finally:
+        os.close(fd)
+    process.returncode = 0  # reaped by `reap`, with all the others
+    pid: int = process.pid
+    return pid
+
+
+def reap() -> list[int]:
+    """The children that have ended since the last call."""
+    ended: list[int] = []
+    with suppress(ChildProcessError):
+        while True:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            ended.append(pid)
+    return ended
+
+
+def is_empty(directory: str) -> bool:
+    """Whether a data directory holds no server yet."""
+    return not (Path(directory) / "PG_VERSION").exists()

@@ -1,0 +1,182 @@
+"""Which node of a group is its primary now, found out by connecting to it. Nothing stored says so.
+
+The node that was primary last is tried first; if it does not answer at once, all are asked at the same time, and the
+one that is not in recovery is taken. A server says with its greeting whether it is (``in_hot_standby``, PostgreSQL 14),
+so this costs no question. A frozen server accepts connections and then says nothing: nobody waits for it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from ...model.topology import Group, Node
+from ..base import Connection
+
+CONNECT_TIMEOUT_S = 5
+HEAD_START_S = 0.25
+"""How long the primary that was known last is waited for before the others are asked as well."""
+FIND_TIMEOUT_S = 10.0
+"""How long a group may be without a primary before it is called unavailable: a failover takes less."""
+_AGAIN_S = 0.1
+_ALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 6000,
+}
+"""A server whose machine is gone is noticed after six seconds, not after the operating system's two hours."""
+SyncConnection = psycopg.Connection[Any]
+
+
+class Whereabouts:
+    """Where groups answer. ``base`` holds the libpq parameters that all share (user, dbname, passfile …)."""
+
+    def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
+        self._base = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "pgherd", **_ALIVE, **base}
+        self._groups = {g.name: g for g in groups}
+        self._last: dict[str, Node] = {}
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        """The groups by name."""
+        return dict(self._groups)  # type: ignore[arg-type]
+
+    def set_groups(self, groups: tuple[Group, ...]) -> None:
+        """Follow a changed topology."""
+        self._groups = {g.name: g for g in groups}
+
+    def conninfo(self, group: str) -> dict[str, Any]:
+        """The libpq parameters of the node that was the group's primary when it was last asked."""
+        return self.conninfo_of(self._candidates(group)[0])
+
+    def conninfo_of(self, node: Node) -> dict[str, Any]:
+        """The libpq parameters that reach one node."""
+        return {**self._base, "host": node.host, "port": node.port}
+
+    def _candidates(self, group: str) -> list[Node]:
+        """The group's nodes, the likeliest primary first."""
+        known = self._groups[group]  # type: ignore[index]
+        first = self._last.get(group)
+        if first not in known.nodes or first is None:
+            first = known.primary
+        return [first, *(n for n in known.nodes if n != first)]
+
+    async def connect(self, group: str, **options: Any) -> Connection:
+        """A new connection to the group's primary; psycopg.OperationalError when there is none within the time."""
+        nodes = self._candidates(group)
+        if len(nodes) == 1:
+            return await AsyncConnection.connect(**self.conninfo_of(nodes[0]), **options)
+        deadline = time.monotonic() + FIND_TIMEOUT_S
+        while True:
+            found, failure = await self._ask(group, self._candidates(group), options)
+            if found is not None:
+                return found
+            if time.monotonic() > deadline:
+                raise failure
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _ask(
+        self, group: str, nodes: list[Node], options: dict[str, Any]
+    ) -> tuple[Connection | None, psycopg.OperationalError]:
+        failure = _no_primary(group)
+
+        others = asyncio.Event()
+
+        async def ask(node: Node) -> tuple[Node, Connection]:
+            if node is not nodes[0]:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(others.wait(), HEAD_START_S)
+            return node, await AsyncConnection.connect(**self.conninfo_of(node), **options)
+
+        tasks = {asyncio.ensure_future(ask(n)) for n in nodes}
+        try:
+            while tasks:
+                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    error = task.exception()
+                    if isinstance(error, psycopg.OperationalError):
+                        failure = error
+                    elif error is not None:
+                        raise error
+                    else:
+                        node, connection = task.result()
+                        if not in_recovery(connection):
+                            self._last[group] = node
+                            return connection, failure
+                        await connection.close()
+                others.set()
+            return None, failure
+        finally:
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, tuple):
+                    await result[1].close()
+
+    def connect_now(self, group: str, **options: Any) -> SyncConnection:
+        """As :meth:`connect`, waiting in the caller's thread."""
+        nodes = self._candidates(group)
+        if len(nodes) == 1:
+            return psycopg.Connection.connect(**self.conninfo_of(nodes[0]), **options)
+        deadline = time.monotonic() + FIND_TIMEOUT_S
+        while True:
+            found, failure = self._ask_now(group, self._candidates(group), options)
+            if found is not None:
+                return found
+            if time.monotonic() > deadline:
+                raise failure
+            time.sleep(_AGAIN_S)
+
+    def _ask_now(
+        self, group: str, nodes: list[Node], options: dict[str, Any]
+    ) -> tuple[SyncConnection | None, psycopg.OperationalError]:
+        failure = _no_primary(group)
+        over = threading.Event()
+        pool = ThreadPoolExecutor(len(nodes), thread_name_prefix="pgherd-connect")
+
+        def ask(node: Node) -> SyncConnection | None:
+            connection: SyncConnection = psycopg.Connection.connect(**self.conninfo_of(node), **options)
+            if over.is_set() or in_recovery(connection):
+                connection.close()
+                return None
+            return connection
+
+        asked: dict[Future[SyncConnection | None], Node] = {pool.submit(ask, nodes[0]): nodes[0]}
+        try:
+            wait(asked, timeout=HEAD_START_S)
+            first = next(iter(asked))
+            if not (first.done() and first.exception() is None and first.result() is not None):
+                asked |= {pool.submit(ask, n): n for n in nodes[1:]}
+            waiting = set(asked)
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    error = future.exception()
+                    if isinstance(error, psycopg.OperationalError):
+                        failure = error
+                    elif error is not None:
+                        raise error
+                    elif (connection := future.result()) is not None:
+                        self._last[group] = asked[future]
+                        return connection, failure
+            return None, failure
+        finally:
+            over.set()
+            pool.shutdown(wait=False)
+
+
+def in_recovery(connection: psycopg.BaseConnection[Any]) -> bool:
+    """Whether the server at the other end is a standby, as it said last."""
+    return connection.pgconn.parameter_status(b"in_hot_standby") == b"on"
+
+
+def _no_primary(group: str) -> psycopg.OperationalError:
+    return psycopg.OperationalError(f"no node of group {group} is a primary")

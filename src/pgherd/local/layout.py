@@ -1,0 +1,156 @@
+"""Which servers a new herd gets: names, places and ports. Nothing is started here."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .. import herdfile
+from ..errors import BadInput, LocalServerError
+from ..herdfile import EtcdMember, HerdFile, HerdNode, TwoNode
+from ..model.placement import Label
+from ..model.topology import EngineName
+from .server import HOST, port_is_free
+
+USER = "herd"
+DATABASE = "herd"
+PASSFILE = "pgpass"
+NODES = "nodes"
+DEFAULT_REGIONS = ("us-east", "us-central", "us-west")
+FIRST_PORT = 5433
+ETCD_MEMBERS = 3
+"""How many members etcd gets: it lives while two of three do."""
+MOST_REPLICAS = 7
+_ZONES = "abcdefghijklmnopqrstuvwxyz"
+_DIRECTORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
+
+Groups = Mapping[str, Sequence[Label]]
+"""The places of each group's nodes, the preferred primary's first."""
+
+
+def groups_of(labels: Sequence[Label], replicas: int = 1) -> dict[str, list[Label]]:
+    """A group for each place, of ``replicas`` nodes in zones of their own of the same region."""
+    if not 1 <= replicas <= MOST_REPLICAS:
+        raise BadInput(f"a group of {replicas} nodes can't be made", hint=f"--replicas is 1 to {MOST_REPLICAS}")
+    names = herdfile.names_for([label.region for label in labels])
+    return {name: _zones(label, replicas) for name, label in zip(names, labels, strict=True)}
+
+
+def _zones(first: Label, count: int) -> list[Label]:
+    others = (Label(first.cloud, first.region, z) for z in _ZONES if z != first.zone)
+    return [first, *(next(others) for _ in range(count - 1))]
+
+
+def node_names(groups: Groups, taken: Iterable[str] = ()) -> list[str]:
+    """A node's name is its group's; where a group has several, with the zone, or the region where those differ."""
+    wanted = []
+    for group, labels in groups.items():
+        regions = {label.region for label in labels}
+        for label in labels:
+            tail = f"-{label.region if len(regions) > 1 else label.zone}" if len(labels) > 1 else ""
+            wanted.append(group + tail)
+    return herdfile.names_for(wanted, taken)
+
+
+def new_herd(home: Path, engine: EngineName, groups: Groups, two_node: TwoNode | None) -> HerdFile:
+    """Decide names and ports of a herd that is to be. Raises BadInput for what can't be made."""
+    if not groups or (engine is EngineName.SINGLE and [len(g) for g in groups.values()] != [1]):
+        raise BadInput(
+            f"engine {engine} does not make {sum(map(len, groups.values()))} servers",
+            hint="name at least one region; `single` has one server",
+        )
+    check_two_node(groups, two_node)
+    labels = [label for group in groups.values() for label in group]
+    replicated = len(labels) > len(groups)
+    nodes = _nodes(home, groups, replicated, ())
+    etcd = _members(labels) if replicated else ()
+    return HerdFile(engine, DATABASE, USER, str(home / PASSFILE), nodes, etcd=etcd, two_node=two_node)
+
+
+def grown(home: Path, herd: HerdFile, label: Label) -> HerdFile:
+    """The herd with a group more at ``label``, of as many nodes as its first group."""
+    replicas = sum(n.group == herd.nodes[0].group for n in herd.nodes)
+    taken = {n.group for n in herd.nodes} | {n.name for n in herd.nodes}
+    name = herdfile.names_for([label.region], taken)[0]
+    return replace(
+        herd, nodes=(*herd.nodes, *_nodes(home, {name: _zones(label, replicas)}, herd.replicated, herd.nodes))
+    )
+
+
+def ports_of(nodes: Iterable[HerdNode]) -> set[int]:
+    """All ports of these nodes."""
+    return {port for n in nodes for port in (n.port, n.rest_port) if port is not None}
+
+
+def _nodes(home: Path, groups: Groups, replicated: bool, others: Sequence[HerdNode]) -> tuple[HerdNode, ...]:
+    places = [(group, label) for group, labels in groups.items() for label in labels]
+    names = node_names(groups, [n.name for n in others])
+    for name in (*names, *groups):
+        check_name(name)
+    for part in {p for _, label in places for p in (label.cloud, label.region, label.zone)} if replicated else ():
+        check_name(part)
+    ports = iter(free_ports(len(places) * (2 if replicated else 1), ports_of(others)))
+    return tuple(
+        HerdNode(
+            name,
+            group,
+            HOST,
+            next(ports),
+            label,
+            str(home / NODES / name / "data"),
+            next(ports) if replicated else None,
+        )
+        for name, (group, label) in zip(names, places, strict=True)
+    )
+
+
+def check_two_node(groups: Groups, two_node: TwoNode | None) -> None:
+    """A group of two can't keep both promises; whoever makes one says which it gives up."""
+    small = next((name for name, labels in groups.items() if len(labels) == 2), None)
+    if small is not None and two_node is None:
+        raise BadInput(
+            f"group {small} has two nodes: when one is lost, writes stop, or what is written meanwhile is at risk",
+            hint="say --two-node durable (writes stop until it is back) or --two-node available (writes go on, on one"
+            " node only); three nodes (--replicas 3) keep both promises",
+        )
+    if small is None and two_node is not None:
+        raise BadInput("--two-node is for groups of two nodes", hint="leave it out")
+
+
+def check_name(name: str) -> None:
+    """Raise BadInput for a region or group that can't name a directory."""
+    if not _DIRECTORY.match(name):
+        raise BadInput(f"{name!r} cannot name a directory", hint="letters, digits, - and _ (at most 63)")
+
+
+def free_ports(count: int, besides: Iterable[int] = ()) -> list[int]:
+    """The lowest ports from 5433 on that nothing listens on."""
+    taken = set(besides)
+    found: list[int] = []
+    for port in range(FIRST_PORT, 32768):  # above, the system hands out ports to outgoing connections
+        if len(found) == count:
+            break
+        if port not in taken and port_is_free(port):
+            found.append(port)
+    return found
+
+
+def _members(labels: Sequence[Label]) -> tuple[EtcdMember, ...]:
+    """Three machines for etcd, in regions of their own as far as there are any; a witness where there are too few."""
+    machines = list(dict.fromkeys(labels))
+    first = [next(m for m in machines if m.region == r) for r in dict.fromkeys(m.region for m in machines)]
+    chosen = [*first, *(m for m in machines if m not in first)][:ETCD_MEMBERS]
+    free = (Label(chosen[0].cloud, chosen[0].region, z) for z in _ZONES)
+    chosen += [label for label in free if label not in chosen][: ETCD_MEMBERS - len(chosen)]
+    network = f"127.{1 + secrets.randbelow(250)}.{secrets.randbelow(250)}"  # addresses and ports are kept for ever
+    found = []
+    for number, machine in enumerate(chosen, 1):
+        host = f"{network}.{number}"
+        ports = [p for p in range(2379, 2479) if port_is_free(p, host)][:2]
+        if len(ports) < 2:
+            raise LocalServerError(f"no port is free on {host}", hint="etcd needs two of the ports 2379 to 2478 there")
+        found.append(EtcdMember(str(machine), host, *ports))
+    return tuple(found)

@@ -1,0 +1,125 @@
+"""What one machine's watcher is told: which programs to keep running, and how to reach the others. Holds passwords.
+
+A local herd counts each zone of a region as a machine of its own. Its directory is ``<home>/machines/<machine>``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..dcs import Endpoint, Store
+from ..errors import WrongVersion
+from ..herdfile import write_atomically
+
+SPEC = "machine.json"
+LOCK = "lock"
+LOG = "watcher.log"
+ETCD = "etcd"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that is kept running; ``directory`` is where it works, and nobody else."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    log: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedNode:
+    """A node of a group: where it answers, and on its own machine, how it is run."""
+
+    name: str
+    group: str
+    machine: str
+    host: str
+    port: int
+    rest_port: int
+    patroni: Program | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine; ``nodes`` are its own, ``peers`` those of the same groups on others.
+
+    ``strict`` names the groups that acknowledge nothing without a standby; only there may anybody act for a machine
+    that is gone. ``owner`` is the (uid, gid) that programs run as, None for the watcher's own.
+    """
+
+    name: str
+    etcd: Program | None
+    endpoints: tuple[Endpoint, ...]
+    etcd_user: str
+    etcd_password: str
+    nodes: tuple[WatchedNode, ...]
+    peers: tuple[WatchedNode, ...]
+    strict: tuple[str, ...]
+    sql_user: str
+    sql_password: str
+    owner: tuple[int, int] | None
+
+    def store(self, timeout_s: float = 1.0) -> Store:
+        """A client of etcd, the machine's own member first."""
+        return Store(self.endpoints, self.etcd_user, self.etcd_password, timeout_s=timeout_s)
+
+    def write(self, directory: Path) -> None:
+        """Keep it in ``directory``, for its owner only."""
+        write_atomically(directory / SPEC, json.dumps(asdict(self), indent=1), mode=0o600)
+
+
+def read(directory: Path) -> Machine:
+    """The machine of ``directory``. Raises WrongVersion for a file that another version wrote."""
+    document = json.loads((directory / SPEC).read_text())
+    try:
+        document["etcd"] = _program(document["etcd"])
+        document["endpoints"] = tuple((host, port) for host, port in document["endpoints"])
+        for key in ("nodes", "peers"):
+            document[key] = tuple(WatchedNode(**n | {"patroni": _program(n["patroni"])}) for n in document[key])
+        document["strict"] = tuple(document["strict"])
+        document["owner"] = tuple(document["owner"]) if document["owner"] else None
+        return Machine(**document)
+    except (KeyError, TypeError) as e:
+        raise WrongVersion(f"{directory / SPEC} is another version's", hint="run pgherd down, then pgherd up") from e
+
+
+def _program(document: dict[str, Any] | None) -> Program | None:
+    return None if document is None else Program(**document | {"argv": tuple(document["argv"])})
+
+
+def watcher_pid(directory: Path) -> int | None:
+    """The pid of the watcher that holds the machine's lock, None if there is none: the lock goes with its holder."""
+    try:
+        with (directory / LOCK).open() as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(f.read() or 0) or None
+    except (FileNotFoundError, ValueError):
+        pass
+    return None
+
+
+def hold_lock(directory: Path) -> int | None:
+    """Become the machine's one watcher: the lock's descriptor, or None if there is one already."""
+    fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    sign(fd)
+    return fd
+
+
+def sign(lock: int) -> None:
+    """Write this process's pid into the lock that it holds."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)

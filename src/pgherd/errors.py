@@ -17,6 +17,8 @@ __all__ = [
     "BadSchema",
     "ChangeRefused",
     "DimensionMismatch",
+    "DrillFailed",
+    "DrillRefused",
     "EmbeddingFailed",
     "ExitStatus",
     "GroupUnavailable",
@@ -223,3 +225,16 @@ class ResidencyRefused(HerdError):
 
     code = "residency"
     exit_status = ExitStatus.REFUSED
+
+
+class DrillRefused(HerdError):
+    """A drill would break what has nothing to take over, or is not this machine's to break: nothing was touched."""
+
+    code = "drill_refused"
+    exit_status = ExitStatus.REFUSED
+
+
+class DrillFailed(HerdError):
+    """A group did not come back from a drill in time: the message says what it lacks; ``pgherd up`` repairs it."""
+
+    code = "drill_failed"

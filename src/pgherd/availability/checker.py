@@ -32,6 +32,8 @@ class Anomaly(StrEnum):
     """not in the order in which they were acknowledged"""
     VANISHED = "vanished"
     """seen by a read, and gone or elsewhere later"""
+    TWO_PRIMARIES = "two_primaries"
+    """acknowledged by a primary that another had followed already"""
     STALE = "stale"
     """a read that claims to be current lacks what was acknowledged, or seen, before it began"""
 
@@ -54,7 +56,32 @@ def check(history: Iterable[Op], final: Mapping[int, Sequence[int]]) -> tuple[Vi
     found: list[Violation] = []
     for key in sorted(by_key.keys() | final.keys()):
         found += _check_key(key, by_key.get(key, []), tuple(final.get(key, ())))
-    return tuple(found)
+    return (*found, *two_primaries(op for ops in by_key.values() for op in ops))
+
+
+def two_primaries(history: Iterable[Op]) -> list[Violation]:
+    """Appends that a node acknowledged on its timeline, begun after another had acknowledged one on a later timeline.
+
+    One that was under way when the other was promoted may still be answered: it is not among them.
+    """
+    acknowledged = [
+        op for op in history if op.kind is Kind.APPEND and op.outcome is Outcome.OK and op.timeline is not None
+    ]
+    first: dict[int, Op] = {}
+    for op in acknowledged:
+        assert op.timeline is not None
+        if op.timeline not in first or op.ended_s < first[op.timeline].ended_s:
+            first[op.timeline] = op
+    found = []
+    for op in sorted(acknowledged, key=lambda op: op.began_s):
+        later = next((n for t, n in first.items() if t > (op.timeline or 0) and n.ended_s < op.began_s), None)
+        if later is not None:
+            detail = (
+                f"{op.node} acknowledged on timeline {op.timeline} what began at {op.began_s:.3f} s;"
+                f" {later.node} had on timeline {later.timeline} at {later.ended_s:.3f} s"
+            )
+            found.append(Violation(Anomaly.TWO_PRIMARIES, op.key, op.value, detail))
+    return found
 
 
 def _check_key(key: int, ops: Sequence[Op], final: Sequence[int]) -> Iterator[Violation]:

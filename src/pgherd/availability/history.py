@@ -38,7 +38,8 @@ class Op:
     """One operation of one client. Times are seconds on one clock. ``node`` is who answered, None if nobody did.
 
     An append adds ``value``, which no other appends to this key, and is told its ``position`` (from 1). A read sees
-    ``seen``; ``current`` says that it claims to see all that was acknowledged before it began.
+    ``seen``; ``current`` says that it claims to see all that was acknowledged before it began. ``timeline`` is that of
+    the server that acknowledged: it grows with every promotion.
     """
 
     kind: Kind
@@ -52,6 +53,7 @@ class Op:
     seen: tuple[int, ...] = ()
     current: bool = True
     node: str | None = None
+    timeline: int | None = None
 
 
 class History:

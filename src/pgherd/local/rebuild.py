@@ -15,7 +15,7 @@ from . import homelock, layout
 from .herd import LocalHerd
 from .installation import find
 from .layout import Groups
-from .server import LocalServer
+from .server import LocalServer, PortTaken
 from .user import ServerUser, server_user
 
 RECOVERY_TIMEOUT_S = 24 * 3600.0
@@ -56,16 +56,31 @@ def rebuild(
         local._write(herd, password)
         (local.home / layout.NODES).mkdir(mode=0o711 if owner.drops else 0o700)
 
-        def recover(node: HerdNode) -> str:
+        def recover(node: HerdNode) -> HerdNode:
             server = local._server(node, herd, installation, owner)
             _lay_out(server, data[node.group], owner)
             server.recovery = f"\n# Until the next start.\n{recovery(node.group)}{_SAFE}"
-            server.start(RECOVERY_TIMEOUT_S)
-            server.wait_ready(RECOVERY_TIMEOUT_S)
-            return f"recovered {node.name}"
+            _start(server, herd)
+            progress(f"recovered {node.name}")
+            return replace(node, port=server.port)
 
-        herds._each(recover, herd.nodes, progress)
-    return herd
+        recovered = replace(herd, nodes=tuple(herds._each(recover, herd.nodes)))
+        if recovered != herd:
+            local._write(recovered, password)
+    return recovered
+
+
+def _start(server: LocalServer, herd: HerdFile) -> None:
+    """Start a server that recovers; other programs may have taken the port that was free when it was chosen."""
+    for last in (False, False, False, True):
+        try:
+            server.start(RECOVERY_TIMEOUT_S)
+            break
+        except PortTaken:
+            if last:
+                raise
+            server.port = layout.free_ports(1, layout.ports_of(herd.nodes))[0]
+    server.wait_ready(RECOVERY_TIMEOUT_S)
 
 
 def start_whole(home: Path, groups: Groups, two_node: TwoNode | None, progress: Progress) -> HerdFile:

@@ -10,7 +10,6 @@ import ctypes
 import os
 import subprocess
 from contextlib import suppress
-from pathlib import Path
 
 from ..local.machine import Program
 
@@ -60,8 +59,3 @@ def reap() -> list[int]:
                 break
             ended.append(pid)
     return ended
-
-
-def is_empty(directory: str) -> bool:
-    """Whether a data directory holds no server yet."""
-    return not (Path(directory) / "PG_VERSION").exists()

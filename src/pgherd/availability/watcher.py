@@ -1,12 +1,12 @@
-"""A machine's watcher: keeps its nodes and its member of etcd running, and reaps what ends.
+"""A machine's watcher: keeps its nodes and its member of etcd running, reaps what ends, fences what hangs.
 
 ``python -m pgherd.availability.watcher DIRECTORY`` goes into the background once it holds the machine's lock; it exits
-with 3 if another watcher does. SIGUSR1 stops the nodes; SIGTERM the nodes, then etcd, then the watcher.
+with 3 if another watcher does. SIGUSR1 stops the nodes; SIGTERM the nodes, then etcd, then the watcher. It is their
+parent, and a child subreaper, so that it knows at once when one ends.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
@@ -14,34 +14,23 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..dcs import NAMESPACE, Store
 from ..errors import HerdError
 from ..local import machine
-from ..local.machine import Machine, WatchedNode
-from ..local.processes import Postmaster, Processes
-from . import children
+from ..local.machine import Machine
+from . import children, keys
+from .ballot import Ballot
+from .decide import Life, OwnAction, OwnNode, on_own
+from .node import Kept, Node, measured
 
-TICK_S = 0.05
-RESTART_AFTER_S = 0.5
-"""How long after a program's start it is started again, should it have ended at once."""
+TICK_S = 0.1
+DROP_FOR_S = 2.0
+"""How long dropping a leader key is tried; then the node is started all the same, and its key runs out by itself."""
 SECOND_WATCHER = 3
 log = logging.getLogger("pgherd.watcher")
-
-
-class Kept:
-    """A program that should be running."""
-
-    def __init__(self, program: machine.Program) -> None:
-        self.program = program
-        self.pid: int | None = None
-        self.started_at = -RESTART_AFTER_S
-        self.processes = Processes(Path(program.directory))
-
-    def may_start(self, now: float) -> bool:
-        """Whether it isn't running, and was not started a moment ago."""
-        return self.pid is None and now - self.started_at >= RESTART_AFTER_S
 
 
 class Watcher:
@@ -51,9 +40,9 @@ class Watcher:
         self.spec = spec
         self.store: Store = spec.store()
         self.etcd = Kept(spec.etcd) if spec.etcd else None
-        self.nodes = {n.name: (n, Kept(n.patroni)) for n in spec.nodes if n.patroni}
+        self.nodes = [Node(n, spec) for n in spec.nodes if n.patroni]
+        self.ballot = Ballot(spec)
         self._stop_nodes = self._stop_all = False
-        self._open: set[str] = set()
 
     def run(self) -> None:
         """Watch until told to stop."""
@@ -64,10 +53,14 @@ class Watcher:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGUSR1, self._told_to_stop_nodes)
         signal.signal(signal.SIGTERM, self._told_to_stop)
-        for kept in (*([self.etcd] if self.etcd else []), *(k for _, k in self.nodes.values())):
+        for kept in (*([self.etcd] if self.etcd else []), *(n.patroni for n in self.nodes)):
             kept.processes.kill_keepers()  # a watcher before this one left them; servers go on meanwhile
+        self.ballot.start()
         while not self._ended():
-            self.step(time.monotonic())
+            try:
+                self.step(time.monotonic())
+            except HerdError as error:
+                log.warning("%s", error.message)
             select.select([wake], [], [], TICK_S)
             with suppress(BlockingIOError):
                 os.read(wake, 4096)
@@ -81,66 +74,83 @@ class Watcher:
     def step(self, now: float) -> None:
         """Look once, and do what is due."""
         for pid in children.reap():
-            self._ended_child(pid)
+            ended = [k for k in (self.etcd, *(n.patroni for n in self.nodes)) if k is not None and k.end(pid)]
+            for kept in ended:
+                log.info("%s ended, pid %d", kept.program.directory, pid)
         if self.etcd is not None and not self._stop_all and self.etcd.may_start(now):
-            self._start(self.etcd, now)
-        for node, kept in self.nodes.values():
+            self.etcd.start(self.spec.owner, now)
+        for node in self.nodes:
             if self._stop_nodes:
-                self._stop(node, kept)
-            elif kept.may_start(now) and self._is_open(node):
-                self._start(kept, now)
+                node.stop()
+            elif node.ready or self._make_ready(node):
+                self._tend(node, now)
         if self._stop_all and self.etcd is not None and self.etcd.pid and not self._nodes_running():
             with suppress(ProcessLookupError):
                 os.kill(self.etcd.pid, signal.SIGTERM)
 
-    def _start(self, kept: Kept, now: float) -> None:
-        kept.started_at = now
-        kept.pid = children.start(kept.program, self.spec.owner)
-        log.info("started %s, pid %d", kept.program.directory, kept.pid)
+    def _tend(self, node: Node, now: float) -> None:
+        seen = node.look(now)
+        if seen.server is Life.GONE and seen.was_up:
+            seen = replace(seen, leads=self._leads(node))
+        action = on_own(seen)
+        if action is OwnAction.FENCE and (seen.was_up or node.patroni.may_start(now)):
+            self._fence(node, seen)
+            node.start(time.monotonic())
+        elif action is OwnAction.START and node.patroni.may_start(now):
+            node.start(now)
 
-    def _stop(self, node: WatchedNode, kept: Kept) -> None:
-        if kept.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(kept.pid, signal.SIGCONT)
-                os.kill(kept.pid, signal.SIGTERM)
-        elif node.data and (server := Postmaster(Path(node.data))).is_running():
-            server.stop("fast", 5)
-
-    def _is_open(self, node: WatchedNode) -> bool:
-        """Whether the group is ready for this node: it has settings, and this node rows or somebody to copy from."""
-        if node.name in self._open:
-            return True
+    def _leads(self, node: Node) -> bool | None:
+        if self.ballot.leads(node.known) is False:
+            return False
         try:
-            key = f"{NAMESPACE}{node.group}/"
-            if self.store.get(key + "config") is None:
+            entry = keys.leader(self.store, node.known.group)
+        except HerdError:
+            return None
+        return entry is not None and entry.value == node.known.name
+
+    def _fence(self, node: Node, seen: OwnNode) -> None:
+        """Make sure that nothing of the node can write, then let another be elected."""
+        began, name, why = time.monotonic(), node.known.name, _why(seen)
+        node.fence()
+        dropped = False
+        while time.monotonic() - began < DROP_FOR_S:
+            with suppress(HerdError):
+                entry = keys.leader(self.store, node.known.group)
+                if entry is None or entry.value != name:
+                    break
+                if self.store.delete_if(entry):
+                    dropped = True
+                    keys.record(self.store, node.known.group, name, why, self.spec.name)
+                    break
+        log.info("fenced %s in %s: %s%s", name, measured(began), why, ", dropped its leader key" if dropped else "")
+
+    def _make_ready(self, node: Node) -> bool:
+        """Whether the group has settings, and this node rows or somebody to copy from."""
+        try:
+            if self.store.get(f"{NAMESPACE}{node.known.group}/config") is None:
                 return False
-            if children.is_empty(str(node.data)) and not self._has_primary(key):
+            if node.is_empty and not keys.primary_runs(self.store, node.known.group):
                 return False
         except HerdError:
             return False
-        self._open.add(node.name)
+        node.ready = True
         return True
 
-    def _has_primary(self, prefix: str) -> bool:
-        """Whether there is somebody to copy from: a backup that begins before a promotion is of no use after it."""
-        leader = self.store.get(prefix + "leader")
-        member = self.store.get(f"{prefix}members/{leader.value}") if leader else None
-        if member is None or self.store.get(prefix + "initialize") is None:
-            return False
-        state = json.loads(member.value)
-        return bool(state.get("role") == "primary" and state.get("state") == "running")
-
-    def _ended_child(self, pid: int) -> None:
-        for kept in (*([self.etcd] if self.etcd else []), *(k for _, k in self.nodes.values())):
-            if kept.pid == pid:
-                log.info("%s ended, pid %d", kept.program.directory, pid)
-                kept.pid = None
-
     def _nodes_running(self) -> bool:
-        return any(k.pid is not None or k.processes.pids() for _, k in self.nodes.values())
+        return any(n.is_running() for n in self.nodes)
 
     def _ended(self) -> bool:
         return self._stop_all and (self.etcd is None or self.etcd.pid is None) and not self._nodes_running()
+
+
+def _why(seen: OwnNode) -> str:
+    if seen.stopped_s > 0:
+        return "frozen"
+    if seen.server is not Life.GONE:
+        return "its server does not answer"
+    if not seen.was_up:
+        return "started again after it had died"
+    return "its server died" if seen.patroni is not Life.GONE else "server and Patroni died"
 
 
 def main() -> int:
@@ -157,7 +167,7 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
     children.become_subreaper()
     watcher = Watcher(spec)
-    log.info("watching %s: %s", spec.name, ", ".join(watcher.nodes) or "a witness")
+    log.info("watching %s: %s", spec.name, ", ".join(n.known.name for n in watcher.nodes) or "a witness")
     watcher.run()
     log.info("ended")
     return 0

@@ -310,12 +310,22 @@ class LocalHerd:
         replicas = Replicas(self.home, herd, self.password())
         replicas.thaw()
         taken = {n.name for n in herd.nodes if not self._listens(n)}
-        if taken:
-            replicas.stop(_STOP_TIMEOUT_S)  # who runs has been told the old ports
-            herd = _moved(herd, taken)
-            say(f"other ports for {', '.join(sorted(taken))}: theirs are taken")
-            self._write(herd, self.password())
+        for _ in range(_PORT_ATTEMPTS):
+            if taken:
+                replicas.stop(_STOP_TIMEOUT_S)  # who runs has been told the old ports
+                herd = _moved(herd, taken)
+                say(f"other ports for {', '.join(sorted(taken))}: theirs are taken")
+                self._write(herd, self.password())
+            taken = self._start_groups(herd, installation, user, say)
+            if not taken:
+                self._create_databases(herd)
+                return herd
             replicas = Replicas(self.home, herd, self.password())
+        raise _no_free_port(taken)
+
+    def _start_groups(self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress) -> set[str]:
+        """Start all; the nodes whose ports turned out to be taken, usually none."""
+        replicas = Replicas(self.home, herd, self.password())
         for node in herd.nodes:
             if (self._directory(node.name) / "data" / "PG_VERSION").exists():
                 self._server(node, herd, installation, user).check_version()
@@ -330,9 +340,10 @@ class LocalHerd:
         self._init_missing(herd, empty, installation, user, say)
         say("opening etcd")
         replicas.open_store()
-        replicas.wait_ready(say)
+        return replicas.wait_ready(say)
+
+    def _create_databases(self, herd: HerdFile) -> None:
         _each(lambda n: self._create_database(n, herd), [nodes[0] for nodes in _groups(herd).values()])
-        return herd
 
     def _listens(self, node: HerdNode) -> bool:
         """Whether a node has its ports, or could have them."""
@@ -369,10 +380,7 @@ class LocalHerd:
             herd = _moved(herd, unlucky)
             say(f"other ports for {', '.join(sorted(unlucky))}: theirs are taken")
             self._write(herd, password)
-        raise LocalServerError(
-            f"found no free port for {', '.join(sorted(unlucky))} in {_PORT_ATTEMPTS} attempts",
-            hint="other programs take ports as fast as they become free: call again",
-        )
+        raise _no_free_port(unlucky)
 
     def _create_database(self, node: HerdNode, herd: HerdFile) -> None:
         nodes = _groups(herd)[node.group]
@@ -414,6 +422,13 @@ def _local(herd: HerdFile) -> tuple[HerdNode, ...]:
     return tuple(n for n in herd.nodes if n.data_directory is not None)
 
 
+def _no_free_port(names: Iterable[str]) -> LocalServerError:
+    return LocalServerError(
+        f"found no free port for {', '.join(sorted(names))} in {_PORT_ATTEMPTS} attempts",
+        hint="other programs take ports as fast as they become free: call again",
+    )
+
+
 def _groups(herd: HerdFile) -> dict[str, list[HerdNode]]:
     """The nodes of each group, the preferred primary first."""
     found: dict[str, list[HerdNode]] = {}
@@ -424,11 +439,13 @@ def _groups(herd: HerdFile) -> dict[str, list[HerdNode]]:
 
 def _moved(herd: HerdFile, names: Iterable[str]) -> HerdFile:
     chosen = set(names)
-    ports = iter(layout.free_ports(2 * len(chosen), layout.ports_of(herd.nodes)))
+    taken = layout.ports_of(herd.nodes)
+    ports = iter(layout.node_ports(len(chosen), herd.replicated, taken))
+    rest = iter(layout.free_rest_ports(len(chosen) if herd.replicated else 0, taken))
     return replace(
         herd,
         nodes=tuple(
-            replace(n, port=next(ports), rest_port=n.rest_port and next(ports)) if n.name in chosen else n
+            replace(n, port=next(ports), rest_port=n.rest_port and next(rest)) if n.name in chosen else n
             for n in herd.nodes
         ),
     )

@@ -92,7 +92,8 @@ def _nodes(home: Path, groups: Groups, replicated: bool, others: Sequence[HerdNo
         check_name(name)
     for part in {p for _, label in places for p in (label.cloud, label.region, label.zone)} if replicated else ():
         check_name(part)
-    ports = iter(free_ports(len(places) * (2 if replicated else 1), ports_of(others)))
+    ports = iter(node_ports(len(places), replicated, ports_of(others)))
+    rest_ports = iter(free_rest_ports(len(places) if replicated else 0, ports_of(others)))
     return tuple(
         HerdNode(
             name,
@@ -101,7 +102,7 @@ def _nodes(home: Path, groups: Groups, replicated: bool, others: Sequence[HerdNo
             next(ports),
             label,
             str(home / NODES / name / "data"),
-            next(ports) if replicated else None,
+            next(rest_ports) if replicated else None,
         )
         for name, (group, label) in zip(names, places, strict=True)
     )
@@ -126,14 +127,33 @@ def check_name(name: str) -> None:
         raise BadInput(f"{name!r} cannot name a directory", hint="letters, digits, - and _ (at most 63)")
 
 
-def free_ports(count: int, besides: Iterable[int] = ()) -> list[int]:
-    """The lowest ports from 5433 on that nothing listens on."""
+def free_ports(count: int, besides: Iterable[int] = (), first: int = FIRST_PORT) -> list[int]:
+    """The lowest ports from ``first`` on that nothing listens on."""
     taken = set(besides)
     found: list[int] = []
-    for port in range(FIRST_PORT, 32768):  # above, the system hands out ports to outgoing connections
+    for port in range(first, 32768):  # above, the system hands out ports to outgoing connections
         if len(found) == count:
             break
         if port not in taken and port_is_free(port):
+            found.append(port)
+    return found
+
+
+def node_ports(count: int, replicated: bool, besides: Iterable[int] = ()) -> list[int]:
+    """Ports for servers: low ones, in a row.
+
+    Groups with replicas take some seconds from the choice to the first use, and must not move then: their row begins
+    somewhere, so that herds that start at the same time hardly choose the same.
+    """
+    return free_ports(count, besides, 5600 + 100 * secrets.randbelow(140) if replicated else FIRST_PORT)
+
+
+def free_rest_ports(count: int, besides: Iterable[int] = ()) -> list[int]:
+    """Ports for Patroni's REST API, anywhere: herds that start at the same time hardly choose the same."""
+    taken, found = set(besides), list[int]()
+    while len(found) < count:
+        port = 20000 + secrets.randbelow(12768)
+        if port not in taken and port not in found and port_is_free(port):
             found.append(port)
     return found
 

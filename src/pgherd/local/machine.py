@@ -51,7 +51,8 @@ class Machine:
     """A machine; ``nodes`` are its own, ``peers`` those of the same groups on others.
 
     ``strict`` names the groups that acknowledge nothing without a standby; only there may anybody act for a machine
-    that is gone. ``owner`` is the (uid, gid) that programs run as, None for the watcher's own.
+    that is gone; ``witnesses`` the machines without a node that have a say then, by group. ``owner`` is the (uid, gid)
+    that programs run as, None for the watcher's own.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Machine:
     nodes: tuple[WatchedNode, ...]
     peers: tuple[WatchedNode, ...]
     strict: tuple[str, ...]
+    witnesses: dict[str, tuple[str, ...]]
     sql_user: str
     sql_password: str
     owner: tuple[int, int] | None
@@ -84,6 +86,7 @@ def read(directory: Path) -> Machine:
         for key in ("nodes", "peers"):
             document[key] = tuple(WatchedNode(**n | {"patroni": _program(n["patroni"])}) for n in document[key])
         document["strict"] = tuple(document["strict"])
+        document["witnesses"] = {g: tuple(names) for g, names in document["witnesses"].items()}
         document["owner"] = tuple(document["owner"]) if document["owner"] else None
         return Machine(**document)
     except (KeyError, TypeError) as e:

@@ -125,18 +125,21 @@ class Processes:
 
     def pids(self) -> list[int]:
         """Those alive, with whatever they have started."""
-        parents: dict[int, list[int]] = {}
+        known = {int(e.name): _stat(int(e.name)) for e in _PROC.glob("[0-9]*")}
+        children: dict[int, list[int]] = {}
         found = []
-        for entry in _PROC.glob("[0-9]*"):
-            pid = int(entry.name)
-            name, state, parent = _stat(pid)
+        for pid, (name, state, parent) in known.items():
             if state in "ZX":
                 continue
-            parents.setdefault(parent, []).append(pid)
-            if (name in _PROGRAMS and _works_in(pid, self.directory)) or self._is_keeper(name, pid):
+            children.setdefault(parent, []).append(pid)
+            # A server's own children come with it: to look at each of them closely takes long where many servers run.
+            if name in _PROGRAMS and known.get(parent, ("", "", 0))[0] not in _PROGRAMS:
+                if _works_in(pid, self.directory):
+                    found.append(pid)
+            elif self._is_keeper(name, pid):
                 found.append(pid)
         for pid in found:
-            found += [p for p in parents.get(pid, ()) if p not in found]
+            found += [p for p in children.get(pid, ()) if p not in found]
         return found
 
     def keepers(self) -> list[int]:
@@ -181,6 +184,16 @@ class Processes:
         elif "patroni" not in command:
             return False
         return any(a.startswith("/") and Path(a).is_relative_to(self.directory) for a in command)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped (SIGSTOP) and has not been told to go on."""
+    return _stat(pid)[1] == "T"
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    return _alive(pid)
 
 
 def remove_tree(directory: Path, timeout_s: float = _KILL_TIMEOUT_S) -> None:

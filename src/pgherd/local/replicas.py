@@ -25,7 +25,7 @@ from ..errors import LocalServerError, StoreUnavailable
 from ..herdfile import HerdFile, HerdNode, TwoNode, write_atomically
 from . import machine, patroni, runtime
 from .installation import Installation
-from .layout import NODES
+from .layout import ETCD_MEMBERS, NODES
 from .machine import Machine, Program, WatchedNode
 from .processes import Postmaster, Processes, remove_tree
 from .user import ServerUser
@@ -34,6 +34,8 @@ MACHINES = "machines"
 PATRONI_FILE = "patroni.yml"
 WATCHER_MODULE = "pgherd.availability.watcher"
 _POLL_S = 0.05
+_LOGS = ("patroni.log", "server.log")
+_PORT_TAKEN = ("Couldn't start a service on", "Address already in use")
 _PASSED_ON = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
 
 Progress = Callable[[str], None]
@@ -51,6 +53,7 @@ class Replicas:
         self.home = home
         self.herd = herd
         self.password = password
+        self._read: dict[Path, int] = {}
 
     @property
     def machines(self) -> list[str]:
@@ -71,6 +74,12 @@ class Replicas:
     def describe(self, installation: Installation, user: ServerUser) -> None:
         """Write all files anew. Watchers and Patronis that run go on with what they have read."""
         programs = runtime.find(user)
+        self._read = {
+            path: len(_text(path))
+            for n in self.herd.nodes
+            for name in _LOGS
+            if (path := self.home / NODES / n.name / name)
+        }
         (self.home / MACHINES).mkdir(exist_ok=True)
         for directory in (self.home / MACHINES, self.home / NODES):
             directory.chmod(0o711 if user.drops else 0o700)
@@ -141,9 +150,10 @@ class Replicas:
                     ) from e
             time.sleep(_POLL_S)
 
-    def wait_ready(self, say: Progress, timeout_s: float = 120) -> None:
-        """Wait until each group has a primary and as many standbys as a write must reach.
+    def wait_ready(self, say: Progress, timeout_s: float = 120) -> set[str]:
+        """Wait until each group has a primary and as many standbys as a write must reach; usually none is returned.
 
+        What is returned are nodes that can't start because another program has taken a port of theirs meanwhile.
         Raises LocalServerError that names the group and quotes Patroni's log.
         """
         deadline = time.monotonic() + timeout_s
@@ -153,6 +163,8 @@ class Replicas:
                 if self._is_ready(nodes):
                     say(f"group {name} is up with {len(nodes)} nodes")
                     del waiting[name]
+            if unlucky := {n.name for nodes in waiting.values() for n in nodes if self._found_port_taken(n)}:
+                return unlucky
             if waiting and time.monotonic() > deadline:
                 name, nodes = next(iter(waiting.items()))
                 logs = "\n".join(_tail(self.home / NODES / n.name / "patroni.log", 4) for n in nodes)
@@ -161,6 +173,15 @@ class Replicas:
                     hint="see patroni.log and server.log there",
                 )
             time.sleep(_POLL_S)
+        return set()
+
+    def _found_port_taken(self, node: HerdNode) -> bool:
+        directory = self.home / NODES / node.name
+        return any(
+            any(words in text[self._read.get(directory / name, 0) :] for words in _PORT_TAKEN)
+            for name in _LOGS
+            if (text := _text(directory / name))
+        )
 
     def stop(self, timeout_s: float) -> None:
         """Stop all cleanly: the nodes of all machines, then etcd and the watchers; whatever is slower is killed."""
@@ -239,7 +260,8 @@ class Replicas:
 
     def _spec(self, name: str, programs: runtime.Runtime, installation: Installation, user: ServerUser) -> Machine:
         mine = [n for n in self.herd.nodes if n.machine == name]
-        groups = {n.group for n in mine}
+        witnesses = self._witnesses()
+        groups = {n.group for n in mine} | {g for g, names in witnesses.items() if name in names}
         members = sorted(self.herd.etcd, key=lambda m: m.name != name)
         return Machine(
             name=name,
@@ -249,11 +271,21 @@ class Replicas:
             etcd_password=derived(self.password, "etcd"),
             nodes=tuple(self._watched(n, programs, installation) for n in mine),
             peers=tuple(_seen(n) for n in self.herd.nodes if n.group in groups and n not in mine),
+            witnesses={g: names for g, names in witnesses.items() if g in groups},
             strict=() if self.herd.two_node is TwoNode.AVAILABLE else tuple(sorted(groups)),
             sql_user=self.herd.user,
             sql_password=self.password,
             owner=user.owner,
         )
+
+    def _witnesses(self) -> dict[str, tuple[str, ...]]:
+        """Machines of etcd that judge groups with too few machines of their own for a majority."""
+        found = {}
+        for group, nodes in self.groups().items():
+            own = {n.machine for n in nodes}
+            others = [m.name for m in self.herd.etcd if m.name not in own]
+            found[group] = tuple(others[: max(0, ETCD_MEMBERS - len(own))])
+        return found
 
     def _watched(self, node: HerdNode, programs: runtime.Runtime, installation: Installation) -> WatchedNode:
         directory = self.home / NODES / node.name
@@ -323,8 +355,12 @@ def _seen(node: HerdNode) -> WatchedNode:
     return WatchedNode(node.name, node.group, node.machine, node.host, node.port, node.rest_port)
 
 
-def _tail(path: Path, lines: int = 10) -> str:
+def _text(path: Path) -> str:
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def _tail(path: Path, lines: int = 10) -> str:
+    return "\n".join(_text(path).splitlines()[-lines:])

@@ -1,0 +1,119 @@
+"""What a watcher does about what it sees. Pure: no clock, no input or output; durations come measured, by clocks that
+only go forward.
+
+Guards invariants 1 and 2: a leader key is dropped only when its owner can't write any more (it has been fenced), or
+when whatever it might still write can't be acknowledged (strict synchronous commit, and a majority of the other
+machines has heard nothing of it for long enough). The argument is in docs/availability.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+FROZEN_S = 1.0
+"""How long a stopped process is given to go on."""
+SILENT_S = 6.0
+"""How long a server of our own that runs may leave a question unanswered: a busy machine is no dead one."""
+GONE_S = 1.5
+"""How long a majority must have heard nothing of a primary on another machine."""
+GONE_PROBES = 3
+"""How many questions in a row it must have left unanswered: a watcher that was itself frozen has asked none."""
+
+
+class Life(Enum):
+    """A process as the operating system sees it."""
+
+    RUNNING = auto()
+    STOPPED = auto()
+    GONE = auto()
+
+
+class OwnAction(Enum):
+    """What to do about a node of our own."""
+
+    NOTHING = auto()
+    START = auto()
+    """start Patroni; a server that runs goes on"""
+    FENCE = auto()
+    """make sure nothing of the node runs, drop the leader key if it is the node's, start Patroni"""
+
+
+class PeerAction(Enum):
+    """What to do about a primary on another machine."""
+
+    NOTHING = auto()
+    WITHDRAW = auto()
+    """take our vote back: it has answered, or nobody may act"""
+    VOTE = auto()
+    """say that it is gone"""
+    DROP = auto()
+    """drop its leader key, provided the votes still stand"""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNode:
+    """A node of our own. ``was_up``: its server has run since its Patroni was started; ``clean``: it was shut down.
+
+    ``leads``: the leader key names it; None when etcd doesn't say. ``stopped_s``: how long one of its processes has
+    been stopped; ``silent_s``: how long its server, after having answered, has not.
+    """
+
+    patroni: Life
+    server: Life
+    was_up: bool
+    clean: bool
+    leads: bool | None
+    stopped_s: float
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A group's primary on another machine.
+
+    ``strict``: its group acknowledges nothing that no standby holds. ``heirs``: standbys that the sync key names.
+    ``silent_s`` and ``probes``: how long, and how many questions in a row, neither its REST API nor its server has
+    answered. ``voters``: the group's machines but its own; ``votes``: how many of them, ours included, say it is gone.
+    ``just_dropped``: its key was dropped a moment ago, and it took it again: it lives, only not for us.
+    """
+
+    strict: bool
+    heirs: int
+    silent_s: float
+    probes: int
+    voters: int
+    votes: int
+    voted: bool
+    just_dropped: bool
+
+
+def majority(voters: int) -> int:
+    """How many of ``voters`` must agree."""
+    return voters // 2 + 1
+
+
+def on_own(node: OwnNode) -> OwnAction:
+    """What to do about a node of our own."""
+    if Life.STOPPED in (node.patroni, node.server):
+        return OwnAction.FENCE if node.stopped_s >= FROZEN_S else OwnAction.NOTHING
+    if node.server is Life.RUNNING:
+        if node.silent_s >= SILENT_S:
+            return OwnAction.FENCE
+        return OwnAction.START if node.patroni is Life.GONE else OwnAction.NOTHING
+    if node.patroni is Life.GONE:
+        return OwnAction.FENCE
+    crashed = node.was_up and not node.clean
+    # Patroni starts a standby again by itself; a primary must not come back as one before the others had their chance.
+    return OwnAction.FENCE if crashed and node.leads else OwnAction.NOTHING
+
+
+def on_peer(peer: Peer) -> PeerAction:
+    """What to do about a primary on another machine."""
+    if not peer.strict or peer.heirs < 1 or peer.probes == 0:
+        return PeerAction.WITHDRAW if peer.voted else PeerAction.NOTHING
+    if peer.silent_s < GONE_S or peer.probes < GONE_PROBES or peer.just_dropped:
+        return PeerAction.NOTHING
+    if peer.voted and peer.voters >= 1 and peer.votes >= majority(peer.voters):
+        return PeerAction.DROP
+    return PeerAction.NOTHING if peer.voted else PeerAction.VOTE

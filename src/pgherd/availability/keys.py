@@ -1,0 +1,64 @@
+"""The keys of etcd that watchers read (Patroni's) and write (their own: votes, and why a leader key was dropped)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from ..dcs import NAMESPACE, Entry, Store
+
+OWN = "/pgherd-watch/"
+
+
+def leader(store: Store, group: str) -> Entry | None:
+    """The group's leader key; its value is the node's name."""
+    return store.get(f"{NAMESPACE}{group}/leader")
+
+
+def primary_runs(store: Store, group: str) -> bool:
+    """Whether there is somebody to copy from: a backup that begins before a promotion is of no use after it."""
+    entry = leader(store, group)
+    member = store.get(f"{NAMESPACE}{group}/members/{entry.value}") if entry else None
+    if member is None or store.get(f"{NAMESPACE}{group}/initialize") is None:
+        return False
+    state = json.loads(member.value)
+    return bool(state.get("role") == "primary" and state.get("state") == "running")
+
+
+def heirs(store: Store, group: str, leader: str) -> int:
+    """How many standbys the sync key names, which hold all that ``leader`` has acknowledged."""
+    entry = store.get(f"{NAMESPACE}{group}/sync")
+    document = json.loads(entry.value) if entry else {}
+    if document.get("leader") != leader:
+        return 0
+    return len([n for n in (document.get("sync_standby") or "").split(",") if n])
+
+
+def votes_prefix(group: str, node: str) -> str:
+    """Where those who take ``node`` for gone say so; the rest of the key is the voter's machine."""
+    return f"{OWN}{group}/gone/{node}/"
+
+
+def record(store: Store, group: str, node: str, why: str, by: str) -> None:
+    """Write down why a node lost its leader key, for ``pgherd status``."""
+    said = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "node": node, "why": why, "by": by}
+    store.put(f"{OWN}{group}/last", json.dumps(said))
+
+
+def last_failover(store: Store, group: str) -> dict[str, Any] | None:
+    """The last change of primary: ``at``, ``to``, ``timeline``; ``from`` and ``why`` if a watcher brought it about."""
+    entry = store.get(f"{NAMESPACE}{group}/history")
+    lines = json.loads(entry.value) if entry else []
+    named = [line for line in lines if len(line) >= 5]
+    if not named:
+        return None
+    timeline, _, _, at, to = named[-1][:5]
+    found = {"at": at, "to": to, "timeline": timeline + 1, "from": None, "why": "planned, or by Patroni"}
+    said = store.get(f"{OWN}{group}/last")
+    if said is not None:
+        note = json.loads(said.value)
+        apart_s = datetime.fromisoformat(at) - datetime.fromisoformat(note["at"])
+        if abs(apart_s.total_seconds()) < 30:
+            found |= {"from": note["node"], "why": note["why"]}
+    return found

@@ -1,0 +1,155 @@
+"""A node of the watcher's own machine: looking at it, starting it, fencing it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import time
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGCONT, SIGTERM
+
+from ..local.machine import Machine, Program, WatchedNode
+from ..local.processes import Postmaster, Processes, is_alive, is_stopped
+from . import children
+from .decide import Life, OwnNode
+from .pulse import Pulse
+
+RESTART_AFTER_S = 0.5
+"""How long after a program's start it is started again, should it have ended at once."""
+OFTEN_S = 5.0
+"""One that ends again and again is started this often."""
+SQL_INTERVAL_S = 0.5
+_SHUT_DOWN = (1, 2)
+"""DB_SHUTDOWNED and DB_SHUTDOWNED_IN_RECOVERY. Source: PostgreSQL 18, src/include/catalog/pg_control.h."""
+log = logging.getLogger("pgherd.watcher")
+
+
+class Kept:
+    """A program that should be running."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.pid: int | None = None
+        self.processes = Processes(Path(program.directory))
+        self._starts: list[float] = []
+
+    def may_start(self, now: float) -> bool:
+        """Whether it isn't running, and was not started a moment ago; seldom, if it has ended again and again."""
+        if self.pid is not None:
+            return False
+        recent = [s for s in self._starts if now - s < 3 * OFTEN_S]
+        wait_s = OFTEN_S if len(recent) > 3 else RESTART_AFTER_S
+        return not recent or now - recent[-1] >= wait_s
+
+    def start(self, owner: tuple[int, int] | None, now: float) -> None:
+        """Start it."""
+        self._starts = [*self._starts[-5:], now]
+        self.pid = children.start(self.program, owner)
+        log.info("started %s, pid %d", self.program.directory, self.pid)
+
+    def end(self, pid: int) -> bool:
+        """Take note that a child has ended; whether it was this one."""
+        if pid != self.pid:
+            return False
+        self.pid = None
+        return True
+
+
+class Node:
+    """One node: its Patroni, and the server that Patroni runs."""
+
+    def __init__(self, known: WatchedNode, spec: Machine) -> None:
+        assert known.patroni is not None
+        assert known.data is not None
+        self.known = known
+        self.patroni = Kept(known.patroni)
+        self.ready = False
+        """whether the group is ready for it"""
+        self._owner = spec.owner
+        self._data = Path(known.data)
+        self._server = Postmaster(self._data)
+        self._pid: int | None = None
+        self._was_up = False
+        self._told: int | None = None
+        self._stopped_since: float | None = None
+        self._pulse = Pulse(known, spec.sql_user, spec.sql_password, rest=False, interval_s=SQL_INTERVAL_S)
+        self._pulse.start()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no rows yet."""
+        return not (self._data / "PG_VERSION").exists()
+
+    def look(self, now: float) -> OwnNode:
+        """What is to be seen of it; whether it leads, others know."""
+        pid = self._server.pid
+        if pid is not None and pid != self._pid:
+            self._pid, self._was_up = pid, True
+            self._pulse.forget()
+            self._pulse.wanted.set()
+        patroni, server = _life(self.patroni.pid), _life(pid)
+        if Life.STOPPED not in (patroni, server):
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = now
+        return OwnNode(
+            patroni=patroni,
+            server=server,
+            was_up=self._was_up,
+            clean=server is Life.GONE and self._was_up and self._shut_down(),
+            leads=None,
+            stopped_s=0.0 if self._stopped_since is None else now - self._stopped_since,
+            silent_s=self._pulse.silent_s if self._pulse.answered else 0.0,
+        )
+
+    def start(self, now: float) -> None:
+        """Start Patroni."""
+        self.patroni.start(self._owner, now)
+
+    def fence(self) -> None:
+        """End every process of the node, and return when none is left. Raises LocalServerError if one survives."""
+        self.patroni.processes.kill()
+        children.reap()
+        self.patroni.pid = None
+        self._was_up = False
+        self._stopped_since = None
+        self._pulse.wanted.clear()
+
+    def stop(self) -> None:
+        """Ask Patroni, which shuts the server down; without Patroni, the server itself."""
+        pid = self.patroni.pid
+        if pid is not None and pid == self._told:
+            return
+        self._told = pid
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, SIGCONT)
+                os.kill(pid, SIGTERM)
+        elif self._server.is_running():
+            self._server.stop("fast", 5)
+
+    def is_running(self) -> bool:
+        """Whether anything of it runs."""
+        return self.patroni.pid is not None or bool(self.patroni.processes.pids())
+
+    def _shut_down(self) -> bool:
+        """Whether the server's control file says that it was shut down, rather than that it died."""
+        try:
+            with (self._data / "global" / "pg_control").open("rb") as f:
+                head = f.read(20)
+            return len(head) == 20 and struct.unpack("=QIIi", head)[3] in _SHUT_DOWN
+        except OSError:
+            return False
+
+
+def _life(pid: int | None) -> Life:
+    if pid is None or not is_alive(pid):
+        return Life.GONE
+    return Life.STOPPED if is_stopped(pid) else Life.RUNNING
+
+
+def measured(began: float) -> str:
+    """How long something took, for the log."""
+    return f"{time.monotonic() - began:.2f} s"

@@ -11,9 +11,10 @@ from typing import Any
 
 import psycopg
 
-from ..errors import BadInput, HerdError
+from ..errors import HerdError
 from . import lists
-from .faults import FAULTS, Fault
+from .catalogue import fault_of
+from .faults import Fault
 from .ground import Ground
 from .history import Op
 from .load import Load, Refusal
@@ -64,13 +65,6 @@ class Report:
         }
 
 
-def fault_of(name: str, ground: Ground, chance: random.Random) -> Fault:
-    """The fault of that name. Raises BadInput."""
-    if name not in FAULTS:
-        raise BadInput(f"there is no drill {name!r}", hint="drills: " + ", ".join(FAULTS))
-    return FAULTS[name](ground, chance)
-
-
 def drill(
     home: Path,
     name: str,
@@ -108,8 +102,10 @@ def drill(
 def run_round(ground: Ground, fault: Fault, chance: random.Random, say: Progress) -> tuple[Round, Trace]:
     """One round: clients start, it breaks, it is mended, the group is redundant again, the lists are checked."""
     ground.await_redundant()
+    fault.arm()
     with _scratch(ground):
-        load = Load(ground.connect, ground.connect_to, ground.group.nodes, seed=chance.randrange(1 << 30))
+        seed = chance.randrange(1 << 30)
+        load = Load(ground.connect, ground.connect_to, ground.group.nodes, seed=seed, enter=ground.enter)
         load.start()
         try:
             ground.await_that(lambda: load.now() > WARM_UP_S and load.acknowledged() > WARM_UP_WRITES, WRITES_AGAIN_S)
@@ -119,7 +115,7 @@ def run_round(ground: Ground, fault: Fault, chance: random.Random, say: Progress
             redundant_s = load.now()
             ground.await_that(lambda: load.now() > redundant_s + CALM_S, 2 * CALM_S)
         finally:
-            load.close()
+            load.stop()
         ended_s = load.now()
         with ground.connect() as connection:
             final = lists.final(connection)

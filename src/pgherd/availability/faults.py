@@ -37,6 +37,9 @@ class Fault(ABC):
     def prepare(self) -> None:  # noqa: B027 - most need nothing
         """Before the clients start: refuse what can't be done here, set up what it takes."""
 
+    def arm(self) -> None:  # noqa: B027
+        """Before each round's clients start."""
+
     @abstractmethod
     def strike(self, written: OnWrite) -> Sequence[str]:
         """Break it; the nodes that were hit, the primary first."""
@@ -272,21 +275,3 @@ def _machines(ground: Ground, prefix: str) -> list[str]:
     if not found:
         raise LocalServerError(f"no machine is in {prefix}")
     return found
-
-
-FAULTS: dict[str, type[Fault]] = {
-    f.name: f
-    for f in (
-        KillServer,
-        KillNode,
-        KillHost,
-        Freeze,
-        LoseZone,
-        LoseRegion,
-        LoseEtcd,
-        LoseAllEtcd,
-        DiskFull,
-        Switchover,
-        SecondFailure,
-    )
-}

@@ -57,6 +57,8 @@ class Ground:
         self.password = passfile.lookup(file, node.host, node.port, self.file.dbname, self.file.user) or ""
         self.whereabouts = Whereabouts({**login, "password": self.password}, self.file.groups())
         self.replicas = Replicas(self.home, self.file, self.password)
+        self.enter: Callable[[str], None] | None = None
+        """puts the calling thread onto the machine of a node, where machines have networks of their own"""
 
     def _chosen(self, name: str | None) -> Group:
         groups = self.file.groups()

@@ -32,12 +32,9 @@ class Link:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self._warned = False
+        self.node = f"{connection.info.host}:{connection.info.port}"
+        """who is at the other end"""
         connection.add_notice_handler(self._notice)
-
-    @property
-    def node(self) -> str:
-        """Who is at the other end, as ``host:port``."""
-        return f"{self._connection.info.host}:{self._connection.info.port}"
 
     def ask(self, statement: str, values: Sequence[Any], timeout_s: float) -> list[tuple[str | None, ...]]:
         """Rows in text form. Raises Refused, Gone; after Gone the link is closed.

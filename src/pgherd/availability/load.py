@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,11 +50,13 @@ class Load:
     nodes: tuple[Node, ...]
     seed: int = 0
     writers: int = WRITERS
+    enter: Callable[[str], None] | None = None
     history: History = field(default_factory=History)
     refusals: list[Refusal] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _shared: int = 0
+    _problems: list[BaseException] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
     def now(self) -> float:
@@ -68,15 +69,23 @@ class Load:
         jobs += [(self._probe, (self.writers + 10 + i, n)) for i, n in enumerate(self.nodes)]
         jobs += [(self._read_current, self.writers + 1), (self._read_any, self.writers + 2)]
         for work, what in jobs:
-            thread = threading.Thread(target=work, args=(what,), daemon=True, name=f"drill-{work.__name__}-{what}")
+            thread = threading.Thread(target=self._run, args=(work, what), daemon=True)
             self._threads.append(thread)
             thread.start()
 
+    def _run(self, work: Callable[[Any], None], what: Any) -> None:
+        try:
+            work(what)
+        except BaseException as error:  # noqa: BLE001 - a client that died unnoticed would pass for a herd that is down
+            self._problems.append(error)
+
     def stop(self) -> None:
-        """Let everybody finish what they are at."""
+        """Let everybody finish what they are at. Raises what any of them died of."""
         self._stop.set()
         for thread in self._threads:
             thread.join(30)
+        if self._problems:
+            raise self._problems[0]
 
     def acknowledged(self, after_s: float = 0.0, besides: str | None = None) -> int:
         """Writes that began after a time and were acknowledged, by any node but ``besides``."""
@@ -101,6 +110,8 @@ class Load:
 
     def _probe(self, what: tuple[int, Node]) -> None:
         client, node = what
+        if self.enter is not None:
+            self.enter(node.name)
         link: Link | None = None
         done = 0
         while not self._stop.wait(PROBE_PACE_S):
@@ -180,8 +191,3 @@ class Load:
         except (psycopg.Error, OSError):
             self._stop.wait(RETRY_S)
             return None
-
-    def close(self) -> None:
-        """Stop, whatever state things are in."""
-        with suppress(RuntimeError):
-            self.stop()

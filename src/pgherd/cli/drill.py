@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from ..availability.catalogue import FAULTS
 from ..availability.drill import Report
 from ..availability.drill import drill as run_drill
-from ..availability.faults import FAULTS
 from ..availability.measure import Round, summary
 from ..availability.timeline import svg
 from ..errors import BadInput, ExitStatus

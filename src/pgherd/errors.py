@@ -33,6 +33,7 @@ __all__ = [
     "StalePlan",
     "StaleTopology",
     "StoreUnavailable",
+    "SwitchoverRefused",
     "SyntaxProblem",
     "UnknownName",
     "WouldOverwrite",
@@ -152,6 +153,13 @@ class StoreUnavailable(HerdError):
     """etcd, through which groups with replicas elect a primary, does not answer: ``pgherd up`` starts it again."""
 
     code = "store_unavailable"
+    retryable = True
+
+
+class SwitchoverRefused(HerdError):
+    """Patroni would not hand over: its reason is in the message; the primary stays what it was."""
+
+    code = "switchover_refused"
     retryable = True
 
 

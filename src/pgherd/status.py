@@ -19,11 +19,14 @@ COUNT_BELOW_BYTES = 64 << 20
 """Shards up to this size are counted; larger ones are estimated from PostgreSQL's statistics."""
 
 
-async def status_of(herd: AsyncHerd, file: HerdFile | None = None) -> dict[str, Any]:
+async def status_of(
+    herd: AsyncHerd, file: HerdFile | None = None, failovers: dict[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """The stable keys of ``pgherd status --json``. A group that doesn't answer is shown as down, not raised.
 
     ``rows`` is None where it can't be known: its group is down. ``lag_bytes`` is 0 for a primary, None when unknown.
-    ``file``, where there is one, says what a group of two nodes has been told to do when one is lost.
+    ``file``, where there is one, says what a group of two nodes has been told to do when one is lost; ``failovers`` what is
+    known of the last change of primary, by group.
     """
     topology = herd.topology
     by_home: dict[str, list[Shard]] = {g.name: [] for g in topology.groups}
@@ -35,7 +38,10 @@ async def status_of(herd: AsyncHerd, file: HerdFile | None = None) -> dict[str, 
     return {
         "generation": topology.generation,
         "engine": topology.engine.value,
-        "groups": [_group(g, standings, file) for g, (standings, _) in zip(topology.groups, answers, strict=True)],
+        "groups": [
+            _group(g, standings, file) | {"last_failover": (failovers or {}).get(g.name)}
+            for g, (standings, _) in zip(topology.groups, answers, strict=True)
+        ],
         "tables": [
             {
                 "name": str(table.name),

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import urllib.error
 import urllib.request
-from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,10 +21,10 @@ from ..errors import BadInput, DrillFailed, DrillRefused, GroupUnavailable
 from ..herdfile import HerdNode
 from ..local import machine, passfile
 from ..local.layout import NODES
-from ..local.patroni import REST_USER
 from ..local.processes import Postmaster, Processes
-from ..local.replicas import Replicas, derived
+from ..local.replicas import Replicas
 from ..model.topology import Group, Node, Role
+from .switchover import switchover
 
 POLL_S = 0.05
 REDUNDANT_TIMEOUT_S = 120.0
@@ -182,23 +180,8 @@ class Ground:
 
     def switch_over(self, to: HerdNode | None = None) -> None:
         """Make a standby primary, in an orderly way."""
-        leader = self.primary()
-        if to is not None and to.name == leader.name:
-            return
-        others = [n for n in self.members if n.name != leader.name]
-        body = {"leader": leader.name, "candidate": (to or others[0]).name}
-        secret = b64encode(f"{REST_USER}:{derived(self.password, 'rest')}".encode()).decode()
-        request = urllib.request.Request(
-            f"http://{leader.host}:{leader.rest_port}/switchover",
-            json.dumps(body).encode(),
-            {"Authorization": f"Basic {secret}", "Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30):  # noqa: S310
-                return
-        except OSError as error:
-            said = error.read().decode() if isinstance(error, urllib.error.HTTPError) else str(error)
-            raise DrillFailed(f"the switchover was refused: {said}", hint="see patroni.log of the primary") from error
+        if to is None or to.name != self.primary().name:
+            switchover(self.home, str(self.group.name), to.name if to else None)
 
 
 def _healthy(url: str) -> bool:

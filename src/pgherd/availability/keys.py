@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from .. import herdfile
 from ..dcs import NAMESPACE, Entry, Store
+from ..errors import HerdError
+from ..local import machine
+from ..local.replicas import MACHINES
 
 OWN = "/pgherd-watch/"
 
@@ -61,4 +66,21 @@ def last_failover(store: Store, group: str) -> dict[str, Any] | None:
         apart_s = datetime.fromisoformat(at) - datetime.fromisoformat(note["at"])
         if abs(apart_s.total_seconds()) < 30:
             found |= {"from": note["node"], "why": note["why"]}
+    return found
+
+
+def last_failovers(home: Path) -> dict[str, dict[str, Any]]:
+    """The same of each group of the herd in ``home``, as far as etcd tells."""
+    file = herdfile.read(home)
+    found: dict[str, dict[str, Any]] = {}
+    if not file.replicated:
+        return found
+    try:
+        store = machine.read(home / MACHINES / file.etcd[0].name).store()
+        for group in dict.fromkeys(n.group for n in file.nodes):
+            last = last_failover(store, group)
+            if last is not None:
+                found[group] = last
+    except (HerdError, OSError, ValueError):
+        return found
     return found

@@ -29,8 +29,9 @@ log = logging.getLogger("pgherd.watcher")
 class Kept:
     """A program that should be running."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, urgent: bool = False) -> None:
         self.program = program
+        self.urgent = urgent
         self.pid: int | None = None
         self.processes = Processes(Path(program.directory))
         self._starts: list[float] = []
@@ -47,6 +48,9 @@ class Kept:
         """Start it."""
         self._starts = [*self._starts[-5:], now]
         self.pid = children.start(self.program, owner)
+        if not self.urgent:
+            with suppress(OSError):  # as the watcher itself was started, not as it runs
+                os.setpriority(os.PRIO_PROCESS, self.pid, 0)
         log.info("started %s, pid %d", self.program.directory, self.pid)
 
     def end(self, pid: int) -> bool:

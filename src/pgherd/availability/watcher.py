@@ -30,6 +30,8 @@ TICK_S = 0.1
 DROP_FOR_S = 2.0
 """How long dropping a leader key is tried; then the node is started all the same, and its key runs out by itself."""
 SECOND_WATCHER = 3
+URGENT = -10
+"""The priority that a watcher, and etcd, take where they may."""
 log = logging.getLogger("pgherd.watcher")
 
 
@@ -39,7 +41,7 @@ class Watcher:
     def __init__(self, spec: Machine) -> None:
         self.spec = spec
         self.store: Store = spec.store()
-        self.etcd = Kept(spec.etcd) if spec.etcd else None
+        self.etcd = Kept(spec.etcd, urgent=True) if spec.etcd else None
         self.nodes = [Node(n, spec) for n in spec.nodes if n.patroni]
         self.ballot = Ballot(spec)
         self._stop_nodes = self._stop_all = False
@@ -166,6 +168,8 @@ def main() -> int:
     machine.sign(lock)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
     children.become_subreaper()
+    with suppress(OSError):  # a busy machine must not keep it from acting; only root may
+        os.setpriority(os.PRIO_PROCESS, 0, URGENT)
     watcher = Watcher(spec)
     log.info("watching %s: %s", spec.name, ", ".join(n.known.name for n in watcher.nodes) or "a witness")
     watcher.run()

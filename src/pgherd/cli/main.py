@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import ExitStatus, HerdError
-from . import advise, backup, demo, drill, index, nodes, rows, schema, servers
+from . import advise, availability, backup, demo, drill, index, nodes, rows, schema, servers
 from .output import err, report, report_usage
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer brings its own copy of click since 0.20 and used the package before; this is the right class in both."""
 
-for module in (servers, nodes, schema, rows, index, backup, drill, advise, demo):
+for module in (servers, availability, nodes, schema, rows, index, backup, drill, advise, demo):
     module.add_commands(app)
 
 

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from .. import herdfile
+from ..availability.keys import last_failovers
 from ..client import connect_async
 from ..errors import BadInput, LocalServerError
 from ..herdfile import TwoNode, default_home
@@ -189,7 +190,10 @@ def status(
 async def read_status(dsn: str | None, home: Path | None) -> dict[str, Any]:
     """What ``pgherd status`` shows; opening the herd also makes it one, and lets new servers join."""
     async with connect_async(dsn, home=home) as herd:
-        return await status_of(herd, None if dsn else herdfile.read(home or default_home()))
+        if dsn:
+            return await status_of(herd)
+        where = home or default_home()
+        return await status_of(herd, herdfile.read(where), await asyncio.to_thread(last_failovers, where))
 
 
 def show_groups(document: dict[str, Any]) -> None:
@@ -215,6 +219,11 @@ def show_groups(document: dict[str, Any]) -> None:
     for g in document["groups"]:
         if g["promise_off"]:
             out.print(f"group {escape(g['name'])}: {escape(g['promise_off'])}")
+        if last := g["last_failover"]:
+            who = f"{last['from']} to {last['to']}" if last["from"] else f"to {last['to']}"
+            out.print(
+                f"group {escape(g['name'])}: last failover {last['at'][:19]}, {escape(who)}: {escape(last['why'])}"
+            )
 
 
 def _tables(document: dict[str, Any]) -> Any:

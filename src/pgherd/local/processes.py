@@ -125,7 +125,7 @@ class Processes:
 
     def pids(self) -> list[int]:
         """Those alive, with whatever they have started."""
-        known = {int(e.name): _stat(int(e.name)) for e in _PROC.glob("[0-9]*")}
+        known = {pid: _stat(pid) for pid in _all()}
         children: dict[int, list[int]] = {}
         found = []
         for pid, (name, state, parent) in known.items():
@@ -144,7 +144,7 @@ class Processes:
 
     def keepers(self) -> list[int]:
         """Patroni, or etcd: without what they have started."""
-        return [int(e.name) for e in _PROC.glob("[0-9]*") if self._is_keeper(_stat(int(e.name))[0], int(e.name))]
+        return [pid for pid in _all() if self._is_keeper(_stat(pid)[0], pid)]
 
     def kill_keepers(self) -> None:
         """SIGKILL Patroni, or etcd, and wait until they are gone; a server that Patroni runs goes on."""
@@ -211,10 +211,14 @@ def remove_tree(directory: Path, timeout_s: float = _KILL_TIMEOUT_S) -> None:
 
 def _server_programs() -> Iterator[int]:
     """The living processes that are called like PostgreSQL's server programs."""
-    for entry in _PROC.glob("[0-9]*"):
-        name, state, _ = _stat(int(entry.name))
+    for pid in _all():
+        name, state, _ = _stat(pid)
         if name in _PROGRAMS and state not in "ZX":
-            yield int(entry.name)
+            yield pid
+
+
+def _all() -> list[int]:
+    return [int(name) for name in os.listdir(_PROC) if name.isdigit()] if _PROC.exists() else []  # noqa: PTH208  # speed
 
 
 def _works_in(pid: int, directory: Path) -> bool:
@@ -236,8 +240,10 @@ def _command(pid: int) -> list[str]:
 
 def _stat(pid: int) -> tuple[str, str, int]:
     """(name, state, parent's pid) of a process; state X if there is none."""
-    text = _read(_PROC / str(pid) / "stat")
-    if not text:
+    try:
+        with open(f"/proc/{pid}/stat", "rb", 0) as f:  # noqa: PTH123  # read of all processes, when every moment counts
+            text = f.read(512).decode(errors="replace")
+    except OSError:
         return "", "X", 0
     # The name stands in parentheses and may hold any character, so the fields are counted from the last one.
     head, _, tail = text.rpartition(")")

@@ -17,13 +17,14 @@ from .. import herdfile
 from ..engines.open import open_home
 from ..engines.servers.standing import Standing, standing_of
 from ..engines.servers.whereabouts import Whereabouts
-from ..errors import BadInput, DrillFailed, DrillRefused, GroupUnavailable
+from ..errors import BadInput, DrillFailed, DrillRefused, GroupUnavailable, HerdError
 from ..herdfile import HerdNode
 from ..local import machine, passfile
 from ..local.layout import NODES
 from ..local.processes import Postmaster, Processes
 from ..local.replicas import Replicas
 from ..model.topology import Group, Node, Role
+from . import keys
 from .switchover import switchover
 
 POLL_S = 0.05
@@ -55,6 +56,7 @@ class Ground:
         self.password = passfile.lookup(file, node.host, node.port, self.file.dbname, self.file.user) or ""
         self.whereabouts = Whereabouts({**login, "password": self.password}, self.file.groups())
         self.replicas = Replicas(self.home, self.file, self.password)
+        self.store = machine.read(self.replicas.directory(self.replicas.machines[0])).store()
         self.enter: Callable[[str], None] | None = None
         """puts the calling thread onto the machine of a node, where machines have networks of their own"""
 
@@ -149,9 +151,12 @@ class Ground:
                 return f"{s.name} is on timeline {s.timeline}, the primary on {primaries[0].timeline}"
             if s.role is Role.STANDBY and (s.lag_bytes is None or s.lag_bytes > IN_STEP_BYTES):
                 return f"{s.name} is behind"
-        held = sum(s.sync in ("sync", "quorum") for s in found)
-        if held < min(2, len(found) - 1):
-            return f"{held} standbys are synchronous"
+        try:
+            heirs = keys.heirs(self.store, str(self.group.name), primaries[0].name)
+        except HerdError as error:
+            return error.message
+        if heirs < min(2, len(found) - 1):
+            return f"{heirs} standbys may take over"
         for member in self.file.etcd:
             if not _healthy(f"http://{member.host}:{member.client_port}/health"):
                 return f"etcd on {member.name} is not healthy"

@@ -16,6 +16,7 @@ from pgherd.local.herd import LocalHerd
 from pgherd.model.topology import EngineName
 from pgherd.sync import Herd
 
+pytest_plugins = ["availability.replicated"]
 Apply = Callable[[str], None]
 
 

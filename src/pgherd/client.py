@@ -10,23 +10,25 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from .embedding.base import Embedder, model_from_spec
 from .engines.base import Connection, Engine, OnStep
-from .engines.failures import talking_to
+from .engines.failures import is_connection_loss, talking_to
 from .engines.open import open_dsn, open_home
-from .errors import BadInput, GroupUnavailable, ServerRefused, StaleTopology, UnknownName
+from .errors import BadInput, GroupUnavailable, InDoubt, ServerRefused, StaleTopology, UnknownName
 from .herdfile import default_home
 from .model.names import Name
 from .model.schema import Column, Index, Schema, Table, TableKind
 from .model.topology import Topology
+from .patience import PATIENCE_S, patiently
 from .planning.plan import Plan
 from .routing.route import Router
 from .rows.batch import Batch, batches_of
 from .rows.quoting import identifier
-from .rows.statements import modified_reference_tables
+from .rows.statements import Effect, effect_of, modified_reference_tables
 from .rows.where import Condition, condition_of
 from .rows.write import Writer, everywhere
 from .search.hits import Hits
@@ -46,16 +48,21 @@ DEFAULT_MODEL = "wordllama"
 
 @asynccontextmanager
 async def connect_async(
-    dsn: str | None = None, *, home: str | Path | None = None, embedder: Embedder | str | None = None
+    dsn: str | None = None,
+    *,
+    home: str | Path | None = None,
+    embedder: Embedder | str | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[AsyncHerd]:
     """Open a herd: by the DSN of any one of its servers, or by its home (``PGHERD_HOME`` if left out).
 
     ``embedder`` turns texts into vectors wherever the schema names no model; an :class:`Embedder` or a spec like
-    ``wordllama``. Raises NoSuchHerd, GroupUnavailable, BadInput.
+    ``wordllama``. While a group with standbys changes its primary, calls that may be repeated are, for up to
+    ``patience_s``. Raises NoSuchHerd, GroupUnavailable, BadInput.
     """
     engine = await (open_dsn(dsn) if dsn else open_home(Path(home) if home else default_home()))
     try:
-        yield AsyncHerd(engine, embedder)
+        yield AsyncHerd(engine, embedder, patience_s)
     finally:
         await engine.close()
 
@@ -71,8 +78,9 @@ async def _written(connection: Connection, table: Name) -> Any:
 class AsyncHerd:
     """One Postgres out of many. Made by :func:`connect_async`."""
 
-    def __init__(self, engine: Engine, embedder: Embedder | str | None = None) -> None:
+    def __init__(self, engine: Engine, embedder: Embedder | str | None = None, patience_s: float = PATIENCE_S) -> None:
         self._engine = engine
+        self._patience_s = patience_s
         self._embedder = embedder
         self._known: dict[Name, _Known] = {}
         self._calibrations = Calibrations()
@@ -117,11 +125,23 @@ class AsyncHerd:
         references = modified_reference_tables(query, self.topology)
         if references:
             return await self.with_fresh_topology(lambda: self._sql_everywhere(query, params, references))
-        async with self._engine.connection(group) as connection:
-            with talking_to(group):
-                cursor = connection.cursor(row_factory=dict_row)
-                await cursor.execute(query, params)
-                return await cursor.fetchall() if cursor.description else []
+        effect = effect_of(query)
+
+        async def run() -> list[dict[str, Any]]:
+            async with self._engine.connection(group) as connection:
+                try:
+                    cursor = connection.cursor(row_factory=dict_row)
+                    await cursor.execute(query, params)
+                    return await cursor.fetchall() if cursor.description else []
+                except psycopg.OperationalError as error:
+                    if effect is Effect.POSSIBLE and is_connection_loss(error):
+                        raise InDoubt(
+                            f"group {group} went away while it ran the statement, which may have taken effect",
+                            hint="read the rows before writing them again",
+                        ) from error
+                    raise
+
+        return await patiently(run, self.patience_s if effect is Effect.NONE else 0.0)
 
     async def _sql_everywhere(self, query: str, params: Any, references: list[Name]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -143,8 +163,23 @@ class AsyncHerd:
                     )
         return rows
 
-    async def with_fresh_topology(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run ``call``, which writes all or nothing; once more if it failed because the herd has changed meanwhile."""
+    @property
+    def patience_s(self) -> float:
+        """How long a call is tried again while a group has no primary; nothing is to be waited for without standbys."""
+        return self._patience_s if any(len(g.nodes) > 1 for g in self.topology.groups) else 0.0
+
+    async def with_fresh_topology(self, call: Callable[[], Awaitable[T]], *, repeatable: bool = False) -> T:
+        """Run ``call``, which writes all or nothing; again if the herd has changed or a group had no primary.
+
+        One that is ``repeatable`` is run again even when it may have happened.
+        """
+
+        async def settle() -> None:
+            await self._engine.recover()
+
+        return await patiently(lambda: self._once_more(call), self.patience_s, settle=settle if repeatable else None)
+
+    async def _once_more(self, call: Callable[[], Awaitable[T]]) -> T:
         known = self.topology.generation
         try:
             return await call()
@@ -250,13 +285,16 @@ class AsyncTable:
         batches = batches_of(rows, table)
         for batch in batches:
             await self._embed(table, batch, embed)
+        again = upsert and all(set(table.primary_key) <= set(b.columns) for b in batches)
         if atomic or table.kind is TableKind.REFERENCE:
-            return await self._herd.with_fresh_topology(lambda: self._write_all(batches, upsert))
+            return await self._herd.with_fresh_topology(lambda: self._write_all(batches, upsert), repeatable=again)
         writer = self._writer(table)
         count = 0
         for batch in batches:
             for part in writer.by_home(batch):
-                count += await self._herd.with_fresh_topology(partial(self._write_all, [part], upsert))
+                count += await self._herd.with_fresh_topology(
+                    partial(self._write_all, [part], upsert), repeatable=again
+                )
         return count
 
     async def _write_all(self, batches: Sequence[Batch], upsert: bool) -> int:
@@ -322,6 +360,10 @@ class AsyncTable:
         elif not set(columns) <= set(key):
             raise self._not_the_key(table)
         condition = self._condition(key, None)
+        return await patiently(lambda: self._first(condition), self._herd.patience_s)
+
+    async def _first(self, condition: Condition) -> dict[str, Any] | None:
+        table = self.definition
         alias = identifier(table.name.name)
         for shard in condition.shards(self._herd.router(table)):
             async with self._herd._engine.connection(shard.home) as connection:
@@ -401,7 +443,9 @@ class AsyncTable:
             text_column=text_column,
             text_config=text_config,
         )
-        return await scatter(self._herd._engine, router, request, partial=partial)
+        return await patiently(
+            lambda: scatter(self._herd._engine, router, request, partial=partial), self._herd.patience_s
+        )
 
     def request(
         self, vector: Any, k: int, *, column: str | None = None, words: str | None = None, **options: Any

@@ -98,6 +98,12 @@ class Store:
                         raise
             self._authenticate()
 
+    def close(self) -> None:
+        """Close the calling thread's connection."""
+        if getattr(self._local, "connection", None) is not None:
+            self._local.connection.close()
+            self._local.connection = None
+
     def _authenticate(self) -> None:
         self._token = None
         self._token = str(self._post("/v3/auth/authenticate", self._login)["token"])

@@ -25,8 +25,8 @@ async def status_of(
     """The stable keys of ``pgherd status --json``. A group that doesn't answer is shown as down, not raised.
 
     ``rows`` is None where it can't be known: its group is down. ``lag_bytes`` is 0 for a primary, None when unknown.
-    ``file``, where there is one, says what a group of two nodes has been told to do when one is lost; ``failovers``
-    what is known of the last change of primary, by group.
+    ``file``, where there is one, says what a group of two nodes does when one is lost; ``failovers`` what is known of
+    each group's last change of primary.
     """
     topology = herd.topology
     by_home: dict[str, list[Shard]] = {g.name: [] for g in topology.groups}

@@ -19,6 +19,7 @@ from .engines.immediate import Immediate, run
 from .errors import BadInput
 from .model.schema import Schema, Table
 from .model.topology import Topology
+from .patience import PATIENCE_S, patiently_now
 from .planning.plan import Plan
 from .search.hits import Hits
 from .search.scatter import scatter
@@ -94,12 +95,16 @@ class _Loop:
 
 @contextmanager
 def connect(
-    dsn: str | None = None, *, home: str | Path | None = None, embedder: Embedder | str | None = None
+    dsn: str | None = None,
+    *,
+    home: str | Path | None = None,
+    embedder: Embedder | str | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Iterator[Herd]:
     """Open a herd; arguments and errors as for :func:`pgherd.connect_async`."""
     loop = _Loop()
     try:
-        opening = connect_async(dsn, home=home, embedder=embedder)
+        opening = connect_async(dsn, home=home, embedder=embedder, patience_s=patience_s)
         inner = loop.run(opening.__aenter__())
         immediate = Immediate(inner.engine.connect_now)
         try:
@@ -198,4 +203,6 @@ class HerdTable:
         words = words_of(question, options.pop("hybrid", False), model)
         vector = question if model is None else model.embed([question])[0]
         router, request = self._inner.request(vector, k, column=column, words=words, **options)
-        return run(scatter(self._immediate, router, request, partial=partial))
+        return patiently_now(
+            lambda: run(scatter(self._immediate, router, request, partial=partial)), self._inner.herd.patience_s
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,11 @@ def last_failovers(home: Path) -> dict[str, dict[str, Any]]:
     if not file.replicated:
         return found
     try:
-        store = machine.read(home / MACHINES / file.etcd[0].name).store()
-        for group in dict.fromkeys(n.group for n in file.nodes):
-            last = last_failover(store, group)
-            if last is not None:
-                found[group] = last
+        with closing(machine.read(home / MACHINES / file.etcd[0].name).store()) as store:
+            for group in dict.fromkeys(n.group for n in file.nodes):
+                last = last_failover(store, group)
+                if last is not None:
+                    found[group] = last
     except (HerdError, OSError, ValueError):
         return found
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -53,7 +54,8 @@ def switchover(home: Path, group: str, to: str | None = None) -> Switched:
         raise UnknownName(f"group {group} has no node {to!r}", hint="nodes: " + ", ".join(nodes))
     password = LocalHerd(home).password()
     member = machine.read(home / MACHINES / next(iter(nodes.values())).machine)
-    entry = keys.leader(member.store(), group)
+    with closing(member.store()) as store:
+        entry = keys.leader(store, group)
     if entry is None or entry.value not in nodes:
         raise GroupUnavailable(f"group {group} has no primary now", hint="pgherd status shows who is up")
     if entry.value == to:
@@ -65,7 +67,8 @@ def switchover(home: Path, group: str, to: str | None = None) -> Switched:
         raise SwitchoverRefused(
             f"group {group} was not switched over: {said}", hint="pgherd status shows which standbys are in step"
         )
-    now = keys.leader(member.store(), group)
+    with closing(member.store()) as store:
+        now = keys.leader(store, group)
     return Switched(
         group, entry.value, now.value if now else said.rpartition(" ")[2].strip('"'), time.monotonic() - began
     )

@@ -36,8 +36,8 @@ def group_settings(nodes: int, share: int, two_node: TwoNode | None) -> dict[str
         "primary_stop_timeout": 3,
         "maximum_lag_on_failover": 0,
         "failsafe_mode": True,
-        "synchronous_mode": True,
-        "synchronous_mode_strict": two_node is not TwoNode.AVAILABLE,
+        "synchronous_mode": nodes > 1,
+        "synchronous_mode_strict": nodes > 1 and two_node is not TwoNode.AVAILABLE,
         "synchronous_node_count": max(1, min(2, nodes - 1)),
         "postgresql": {
             "use_pg_rewind": True,

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from ..dcs import NAMESPACE
+from ..dcs import NAMESPACE, Store
 from ..errors import LocalServerError, StoreUnavailable
 from ..herdfile import HerdFile, HerdNode, TwoNode, write_atomically
 from . import machine, patroni, runtime
@@ -129,8 +130,10 @@ class Replicas:
 
     def open_store(self, timeout_s: float = 30) -> None:
         """Wait for etcd, close it to those without the password, and give each group its settings."""
-        store = self._any_machine().store(2.0)
-        deadline = time.monotonic() + timeout_s
+        with closing(self._any_machine().store(2.0)) as store:
+            self._open(store, time.monotonic() + timeout_s)
+
+    def _open(self, store: Store, deadline: float) -> None:
         while True:
             try:
                 store.secure()

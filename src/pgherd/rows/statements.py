@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
+
 from pglast import ast, parse_sql
 from pglast.parser import ParseError
+from pglast.visitors import Visitor
 
 from ..model.names import Name
 from ..model.schema import TableKind
@@ -37,6 +40,55 @@ def modified_reference_tables(query: str, topology: Topology) -> list[Name]:
                 if name in references:
                     found.append(name)
     return found
+
+
+class Effect(Enum):
+    """What may have happened when a connection broke while a statement ran."""
+
+    NONE = auto()
+    """nothing: it reads, and may be run again"""
+    UNLIKELY = auto()
+    """nothing by itself, but it calls functions, which may do anything: don't run it again unasked"""
+    POSSIBLE = auto()
+    """it may have written"""
+
+
+def effect_of(query: str) -> Effect:
+    """What running ``query`` in a transaction of its own can have changed; POSSIBLE for text that can't be read."""
+    try:
+        statements = parse_sql(_without_placeholders(query))
+    except ParseError:
+        return Effect.POSSIBLE
+    effect = Effect.NONE
+    for raw in statements:
+        if isinstance(raw.stmt, ast.VariableShowStmt):
+            continue
+        seen = _Seen()
+        seen(raw)
+        if not isinstance(raw.stmt, ast.SelectStmt) or seen.writes:
+            return Effect.POSSIBLE
+        if not seen.functions <= _HARMLESS:
+            effect = Effect.UNLIKELY
+    return effect
+
+
+_HARMLESS = frozenset(
+    {"count", "sum", "avg", "min", "max", "array_agg", "string_agg", "length", "lower", "upper", "round", "abs"}
+)
+
+
+class _Seen(Visitor):
+    """What is inside a statement: functions by name, and whether parts of it write or lock."""
+
+    def __init__(self) -> None:
+        self.functions: set[str] = set()
+        self.writes = False
+
+    def visit(self, ancestors: object, node: object) -> None:
+        if isinstance(node, ast.FuncCall):
+            self.functions.add(str(node.funcname[-1].sval) if node.funcname else "")
+        elif isinstance(node, (ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt, ast.IntoClause)):
+            self.writes = True
 
 
 def _without_placeholders(query: str) -> str:

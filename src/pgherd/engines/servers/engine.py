@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -22,6 +23,9 @@ from .store import read_generation, read_topology
 from .two_phase import TwoPhaseTransaction, settle_leftovers
 from .whereabouts import SyncConnection, Whereabouts
 
+SETTLE_ATTEMPTS = 12
+"""How often a commit left half done is settled in the background, for about 20 s; then whoever comes next does it."""
+
 
 class ServersEngine:
     """See :class:`pgherd.engines.base.Engine`. ``base`` holds the libpq parameters that all groups share."""
@@ -34,6 +38,7 @@ class ServersEngine:
     def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
         self._pools = Pools(base, groups)
         self._topology = Topology(0, self.name, groups)
+        self._settling: asyncio.Task[None] | None = None
 
     @property
     def topology(self) -> Topology:
@@ -164,8 +169,27 @@ class ServersEngine:
         except BaseException:
             await transaction.rollback()
             raise
-        await transaction.commit()
+        try:
+            await transaction.commit()
+        finally:
+            if transaction.left_over and self._settling is None:
+                self._settling = asyncio.create_task(self._settle())
+
+    async def _settle(self) -> None:
+        """Tell those who could not be told how a commit ended, once they are back: its rows are locked until then."""
+        try:
+            for attempt in range(SETTLE_ATTEMPTS):
+                with suppress(HerdError):
+                    await self.recover()
+                    return
+                await asyncio.sleep(min(2.0, 0.1 * 2**attempt))
+        finally:
+            self._settling = None
 
     async def close(self) -> None:
         """Give all connections back."""
+        if self._settling is not None:
+            self._settling.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._settling
         await self._pools.close()

@@ -19,6 +19,7 @@ from ...errors import GroupUnavailable
 from .. import wire
 from ..base import Connection
 from ..failures import talking_to
+from . import acknowledged
 from .whereabouts import Whereabouts, in_recovery
 
 MAX_CONNECTIONS = 16
@@ -84,6 +85,7 @@ class Pool:
     async def _open(self) -> Connection:
         with talking_to(self._group, "connecting"):
             connection = await self._whereabouts.connect(self._group, autocommit=True, prepare_threshold=2)
+            acknowledged.watch(connection)
             try:
                 with suppress(psycopg.ProgrammingError):  # a herd may have no vectors yet
                     await register_vector_async(connection)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...model.topology import Group
 from ..base import Connection
+from . import acknowledged
 from .pool import Pool
 from .whereabouts import Whereabouts
 
@@ -56,6 +57,7 @@ class Pools:
         connection = await self.take(group, transaction=False)
         try:
             yield connection
+            acknowledged.check(connection, group)
         finally:
             await self.give(group, connection)
 

@@ -17,9 +17,10 @@ from collections.abc import Iterable
 import psycopg
 from psycopg import sql
 
-from ...errors import HerdError, InDoubt, ServerRefused
+from ...errors import GroupUnavailable, HerdError, InDoubt, ServerRefused
 from ..base import Connection
 from ..failures import is_connection_loss, talking_to, translate
+from . import acknowledged
 from .pools import Pools
 
 GID_PREFIX = "pgherd:"
@@ -38,6 +39,8 @@ class TwoPhaseTransaction:
         self._pools = pools
         self._parts: dict[str, Connection] = {}
         self._joining = asyncio.Lock()
+        self.left_over = False
+        """whether somebody has yet to be told how it ended"""
 
     async def on(self, group: str) -> Connection:
         """The connection to ``group``; its transaction begins at the first call."""
@@ -87,8 +90,10 @@ class TwoPhaseTransaction:
             await self._each(others, prepare, expect="PREPARE TRANSACTION")
             await self._decide(decider)
         except InDoubt:
+            self.left_over = True
             raise
-        except BaseException:
+        except BaseException as error:
+            self.left_over = isinstance(error, GroupUnavailable)
             await self._each([decider], "ROLLBACK", ignore=True)
             await self._each(others, "ROLLBACK", ignore=True)
             await self._each(others, undo, ignore=True)
@@ -97,6 +102,7 @@ class TwoPhaseTransaction:
         try:
             await self._each(others, sql.SQL("COMMIT PREPARED {}").format(literal))
         except HerdError:
+            self.left_over = True
             return
         forget = "BEGIN; SET LOCAL synchronous_commit = off; DELETE FROM pgherd.decision WHERE gid = {}; COMMIT"
         await self._each([decider], sql.SQL(forget).format(literal), ignore=True)
@@ -116,6 +122,7 @@ class TwoPhaseTransaction:
                 raise translate(error, decider, "committing") from error
             hint = "the next pgherd command settles it; read the rows before writing them again"
             raise InDoubt(f"group {decider} went away during the commit, which may have happened", hint=hint) from error
+        acknowledged.check(connection, decider)
         if done.statusmessage == "ROLLBACK":
             raise ServerRefused(f"group {decider} rolled the transaction back instead of committing")
 
@@ -126,6 +133,12 @@ class TwoPhaseTransaction:
             try:
                 with talking_to(group, "committing"):
                     done = await self._parts[group].execute(statement)
+                try:
+                    acknowledged.check(self._parts[group], group)
+                except InDoubt as error:
+                    if not expect:
+                        raise
+                    raise ServerRefused(f"group {group} gave up replicating its part of a commit") from error
                 if expect and done.statusmessage != expect:  # PREPARE of a failed transaction is a quiet ROLLBACK
                     raise ServerRefused(f"group {group} rolled the transaction back instead of committing")
             except HerdError:

@@ -23,8 +23,8 @@ from ..base import Connection
 CONNECT_TIMEOUT_S = 5
 HEAD_START_S = 0.25
 """How long the primary that was known last is waited for before the others are asked as well."""
-FIND_TIMEOUT_S = 10.0
-"""How long a group may be without a primary before it is called unavailable: a failover takes less."""
+FIND_TIMEOUT_S = 5.0
+"""How long a group may be without a primary before a call is told that it is unavailable."""
 _AGAIN_S = 0.1
 PATIENCE_S = 1.0
 """How long one look at all nodes may take, twice as long each time: a node that is cut off says nothing for ever, while

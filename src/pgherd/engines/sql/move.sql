@@ -139,6 +139,10 @@ BEGIN
     PERFORM pgherd.wake_senders();
     LOOP
         SELECT confirmed_flush_lsn >= goal INTO done FROM pg_replication_slots WHERE slot_name = pgherd.move_name(shard);
+        IF NOT FOUND THEN  -- it was on the server that was primary before
+            RAISE undefined_object USING MESSAGE = format('the move of %s was interrupted by a failover', shard),
+                HINT = 'Run the same command again: the move is undone.';
+        END IF;
         EXIT WHEN done;
         IF clock_timestamp() > deadline THEN
             RAISE lock_not_available USING MESSAGE = format('the new home of %s did not catch up in %s s', shard, timeout_s);

@@ -1,0 +1,236 @@
+"""A primary dies in every way there is; nothing that was acknowledged is lost, and clients don't notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+import pgherd
+from availability.replicated import Replicated, wait_until
+from pgherd.availability.switchover import switchover
+from pgherd.availability.watcher import SECOND_WATCHER
+from pgherd.errors import BadInput, InDoubt, UnknownName
+from pgherd.herdfile import HerdNode
+from pgherd.local.processes import is_alive
+from pgherd.sync import Herd
+
+
+class Writer(threading.Thread):
+    """Upserts rows with growing ids, one at a time, until told to stop; keeps what was acknowledged."""
+
+    def __init__(self, replicated: Replicated, first: int) -> None:
+        super().__init__()
+        self._home = replicated.home
+        self._next = first
+        self._over = threading.Event()
+        self.acknowledged: list[int] = []
+        self.failures: list[BaseException] = []
+
+    def run(self) -> None:
+        try:
+            with pgherd.connect(home=self._home, patience_s=90) as herd:
+                table = herd.table("entry")
+                while not self._over.is_set():
+                    table.upsert({"id": self._next, "place": "here", "words": str(self._next)})
+                    self.acknowledged.append(self._next)
+                    self._next += 1
+        except BaseException as error:  # the test says what it was
+            self.failures.append(error)
+
+    def more(self, count: int = 20) -> None:
+        """Wait until that many more writes have been acknowledged."""
+        goal = len(self.acknowledged) + count
+        wait_until(lambda: len(self.acknowledged) >= goal or self.failures)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+
+@pytest.fixture
+def writer(replicated: Replicated, request: pytest.FixtureRequest) -> Iterator[Writer]:
+    """A writer at work; afterwards no write that it was told of may be missing."""
+    number = abs(hash(request.node.name)) % 1_000_000
+    working = Writer(replicated, number * 1_000_000)
+    working.start()
+    try:
+        working.more()
+        yield working
+        working.more()
+    finally:
+        working.end()
+    assert working.failures == []
+    with replicated.connect() as connection:
+        found = {row[0] for row in connection.execute("SELECT id FROM entry_here").fetchall()}
+    assert set(working.acknowledged) - found == set()
+
+
+def killed_server(replicated: Replicated, node: HerdNode) -> None:
+    pid = replicated.postmaster(node).pid
+    assert pid is not None
+    replicated.kill([pid])
+
+
+def killed_node(replicated: Replicated, node: HerdNode) -> None:
+    replicated.kill(replicated.processes(node).pids())
+
+
+def frozen(replicated: Replicated, node: HerdNode) -> None:
+    replicated.processes(node).signal(signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("broken", [killed_server, killed_node, frozen])
+def test_a_standby_takes_over_and_the_old_primary_comes_back(
+    replicated: Replicated, writer: Writer, broken: object
+) -> None:
+    old = replicated.primary()
+    broken(replicated, old)  # type: ignore[operator]
+    replicated.new_primary(old)
+    writer.more()
+    wait_until(replicated.in_step)
+    with replicated.connect(old) as connection:
+        assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+
+
+def test_a_machine_that_is_gone_is_judged_by_the_others(replicated: Replicated, writer: Writer) -> None:
+    old = replicated.primary()
+    replicated.kill_machine(old)
+    new = replicated.new_primary(old)
+    writer.more()
+    assert not replicated.processes(old).pids(), "nobody was there to start it again"
+    logs = [replicated.machine(n) / "watcher.log" for n in replicated.nodes if n != old]
+    assert any(f"dropped the leader key of {old.name}" in log.read_text() for log in logs)
+    replicated.local.up()
+    wait_until(replicated.in_step)
+    assert replicated.primary() == new
+
+
+def test_a_second_failure_right_after_the_first_loses_nothing(replicated: Replicated, writer: Writer) -> None:
+    first = replicated.primary()
+    killed_node(replicated, first)
+    second = replicated.new_primary(first)
+    writer.more(1)
+    killed_node(replicated, second)
+    writer.more()
+    wait_until(replicated.in_step)
+
+
+def test_a_planned_switchover(replicated: Replicated, writer: Writer) -> None:
+    old = replicated.primary()
+    to = next(n for n in replicated.nodes if n != old)
+    done = switchover(replicated.home, "main", to.name)
+    assert (done.old, done.new) == (old.name, to.name)
+    assert replicated.primary() == to
+    writer.more()
+    with pytest.raises(BadInput, match="already"):
+        switchover(replicated.home, "main", to.name)
+    with pytest.raises(BadInput, match="nothing to switch to"):
+        switchover(replicated.home, "other")
+    with pytest.raises(UnknownName, match="no node"):
+        switchover(replicated.home, "main", "nobody")
+
+
+def test_reads_go_on_through_a_failover(replicated: Replicated, client: Herd) -> None:
+    table = client.table("entry")
+    table.upsert([{"id": i, "place": p, "embedding": [i, 0, 0, 1]} for i in (1, 2) for p in ("here", "there")])
+    old = replicated.primary()
+    killed_node(replicated, old)
+    assert len(table.search([1, 0, 0, 1], k=4, where="id < 3")) == 4
+    assert table.get((1, "here")) is not None
+    assert client.sql("SELECT count(*) AS n FROM entry WHERE id < 3 AND place = 'here'", region="other") == [{"n": 2}]
+
+
+def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: Replicated, client: Herd) -> None:
+    """PostgreSQL calls it a success, with a warning; the row is on one server only."""
+    primary = replicated.primary()
+    receivers = []
+    for node in replicated.nodes:
+        if node != primary:
+            with replicated.connect(node) as connection:
+                row = connection.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()
+                assert row is not None
+                receivers.append(int(row[0]))
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            client.table("entry").insert({"id": 77, "place": "here"})
+        except BaseException as error:
+            failures.append(error)
+
+    for pid in receivers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        writing = threading.Thread(target=write)
+        writing.start()
+        with replicated.connect(primary) as connection:
+            cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            wait_until(lambda: connection.execute(cancel).fetchall())
+        writing.join(60)
+    finally:
+        for pid in receivers:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGCONT)
+    assert [type(f) for f in failures] == [InDoubt]
+
+
+def test_a_machine_has_one_watcher(replicated: Replicated) -> None:
+    directory = replicated.machine(replicated.nodes[0])
+    argv = [sys.executable, "-m", "pgherd.availability.watcher", str(directory)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == SECOND_WATCHER
+    assert "has a watcher already" in done.stderr
+
+
+def test_nothing_holds_a_password_that_others_may_read(replicated: Replicated) -> None:
+    secret = replicated.local.password()
+    for path in replicated.home.rglob("*"):
+        if path.is_file() and "data" not in path.parts and path.stat().st_mode & 0o077:
+            assert secret not in path.read_text(errors="replace"), path
+    commands = [p.read_bytes() for p in _readable_commands()]
+    assert not any(secret.encode() in c for c in commands)
+
+
+def _readable_commands() -> Iterator[object]:
+    from pathlib import Path
+
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            entry.read_bytes()
+        except OSError:
+            continue
+        yield entry
+
+
+def test_status_tells_roles_lag_and_why(replicated: Replicated) -> None:
+    from pgherd.cli.servers import read_status
+
+    old = replicated.primary()
+    killed_server(replicated, old)
+    new = replicated.new_primary(old)
+    wait_until(replicated.in_step)
+    import asyncio
+
+    document = asyncio.run(read_status(None, replicated.home))
+    main = next(g for g in document["groups"] if g["name"] == "main")
+    by_name = {n["name"]: n for n in main["nodes"]}
+    assert by_name[new.name]["role"] == "primary"
+    assert by_name[old.name]["role"] == "standby"
+    assert {n["sync"] for n in main["nodes"] if n["role"] == "standby"} == {"sync"}
+    assert len({n["timeline"] for n in main["nodes"]}) == 1
+    assert main["promise_off"] is None
+    assert (main["last_failover"]["from"], main["last_failover"]["to"]) == (old.name, new.name)
+    assert "died" in main["last_failover"]["why"]
+
+
+def test_a_standby_refuses_writes(replicated: Replicated) -> None:
+    standby = next(n for n in replicated.nodes if n != replicated.primary())
+    with replicated.connect(standby) as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        connection.execute("INSERT INTO entry_here (id, place) VALUES (-1, 'here')")

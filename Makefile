@@ -30,5 +30,8 @@ check: $(STAMP)  ## format, lint, types, layers
 bench: $(STAMP)  ## ratios against one server, in one run
 	$(BIN)/python -m bench
 
+soak: $(STAMP)  ## 50 faults at random on a replicated group, 20 minutes at most
+	$(BIN)/python -m pgherd.availability.soak
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

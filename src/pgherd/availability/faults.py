@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from ..errors import DrillRefused, LocalServerError
 from ..herdfile import HerdNode
+from ..local.replicas import lift_limit
 from .ground import Ground
 
 ETCD_GONE_S = 8.0
@@ -245,7 +246,8 @@ class DiskFull(Fault):
     def mend(self) -> None:
         """Make room again."""
         for node in self.ground.members:
-            limit(self.ground.processes(node).pids(), resource.RLIM_INFINITY)
+            for pid in self.ground.processes(node).pids():
+                lift_limit(pid)
 
 
 class Switchover(Fault):

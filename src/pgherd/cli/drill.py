@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,8 @@ def drill(
     if plot is not None:
         plot.write_text(svg(report), encoding="utf-8")
     if json:
-        print_json({**report.as_json(), "plot": str(plot) if plot else None})
+        document = {**report.as_json(), "load": round(os.getloadavg()[0], 2), "plot": str(plot) if plot else None}
+        print_json(document)
     else:
         _show(report, plot)
     if not all(r.kept for r in report.rounds):
@@ -99,7 +101,7 @@ def _show(report: Report, plot: Path | None) -> None:
     out.print(f"\nbroken by {escape(report.how)}", soft_wrap=True)
     out.print(
         f"no write was acknowledged for {rto['min']:.2f} / [bold]{rto['median']:.2f}[/] / {rto['max']:.2f} s"
-        f" (least, median, most of {len(rows)}; before it broke: up to {usual:.2f} s)",
+        f" (least, median, most of {len(rows)}; before it broke: up to {usual:.2f} s; load {os.getloadavg()[0]:.1f})",
         soft_wrap=True,
     )
     for r in report.rounds:

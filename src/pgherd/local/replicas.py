@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -45,6 +46,13 @@ Progress = Callable[[str], None]
 def derived(password: str, purpose: str) -> str:
     """A secret of its own for ``purpose``, of which nothing about others follows."""
     return hmac.new(password.encode(), purpose.encode(), hashlib.sha256).hexdigest()[:40]
+
+
+def lift_limit(pid: int) -> None:
+    """Let a process write files of any size again: a drill makes disks full for single nodes."""
+    with suppress(OSError, AttributeError):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
 class Replicas:
@@ -222,9 +230,26 @@ class Replicas:
     def thaw(self) -> None:
         """Let go on what a drill that was killed has frozen."""
         for n in self.herd.nodes:
-            Processes(self.home / NODES / n.name).signal(signal.SIGCONT)
+            processes = Processes(self.home / NODES / n.name)
+            processes.signal(signal.SIGCONT)
+            for pid in processes.pids():
+                lift_limit(pid)
         for name in self.machines:
             Processes(self.directory(name)).signal(signal.SIGCONT)
+            self._bring_back(name)
+
+    def _bring_back(self, name: str) -> None:
+        """End a machine that a drill has left in a network of its own, whose way out is gone; it is started anew."""
+        pid = machine.watcher_pid(self.directory(name))
+        try:
+            if pid is None or os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+                return
+        except OSError:
+            return
+        os.kill(pid, signal.SIGKILL)
+        for node in (n for n in self.herd.nodes if n.machine == name):
+            Processes(self.home / NODES / node.name).kill()
+        Processes(self.directory(name)).kill()
 
     def _signal_watchers(self, number: signal.Signals) -> list[int]:
         pids = [pid for m in self.machines if (pid := machine.watcher_pid(self.directory(m))) is not None]

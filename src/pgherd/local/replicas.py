@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
@@ -242,7 +242,7 @@ class Replicas:
         """End a machine that a drill has left in a network of its own, whose way out is gone; it is started anew."""
         pid = machine.watcher_pid(self.directory(name))
         try:
-            if pid is None or os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+            if pid is None or Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
                 return
         except OSError:
             return

@@ -148,7 +148,7 @@ class Writer(threading.Thread):
 
     def stop(self) -> None:
         self.done.set()
-        self.join(60)
+        self.join(240)
         assert not self.is_alive()
         assert self.problem is None, self.problem
 
@@ -228,7 +228,7 @@ def test_no_commit_over_several_groups_falls_between_the_points(place: Place, mo
         before = [n for w in started for n in list(w.acknowledged)]
         made = place.backup("busy")
         eventually(far(started), "writing on")
-    between[0].join(60)
+    between[0].join(240)
     assert not made.quiet
     assert all(g.counts == () for g in made.groups)
     with pgherd.connect(home=place.home) as herd:
@@ -263,7 +263,7 @@ def test_what_a_killed_writer_left_is_settled_in_the_copy(place: Place) -> None:
     """The commit is prepared and undecided at the moment, so it must be in no group of the copy."""
     reach = herdfile.read(place.home).dsn(place.home)
     process = child(DYING, place.home)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     with psycopg.connect(reach, autocommit=True) as connection:
         idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'"
         eventually(lambda: connection.execute(idle).fetchone() == (0,), "the writer's sessions to end")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import ClassVar
 
 from ..errors import DrillRefused, LocalServerError
 from ..herdfile import HerdNode
-from ..local.replicas import lift_limit
+from ..local.replicas import limit_files
 from .ground import Ground
 
 ETCD_GONE_S = 8.0
@@ -240,14 +238,13 @@ class DiskFull(Fault):
     def strike(self, written: OnWrite) -> Sequence[str]:
         """Set the limit, also for what they start."""
         primary = self.ground.primary()
-        limit(self.ground.processes(primary).pids(), 1)
+        limit_files(self.ground.processes(primary).pids(), "1")
         return [primary.name]
 
     def mend(self) -> None:
         """Make room again."""
         for node in self.ground.members:
-            for pid in self.ground.processes(node).pids():
-                lift_limit(pid)
+            limit_files(self.ground.processes(node).pids(), "unlimited")
 
 
 class Switchover(Fault):
@@ -262,14 +259,6 @@ class Switchover(Fault):
         others = [n for n in self.ground.members if n.name != primary.name]
         self.ground.switch_over(self.chance.choice(others))
         return [primary.name]
-
-
-def limit(pids: Sequence[int], size_bytes: int) -> None:
-    """How large the files may get that processes write; what is beyond fails."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
 
 
 def _machines(ground: Ground, prefix: str) -> list[str]:

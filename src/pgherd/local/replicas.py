@@ -10,13 +10,12 @@ import hashlib
 import hmac
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -30,7 +29,7 @@ from .installation import Installation
 from .layout import ETCD_MEMBERS, NODES
 from .machine import Machine, Program, WatchedNode
 from .processes import Postmaster, Processes, remove_tree
-from .user import ServerUser
+from .user import ServerUser, server_user
 
 MACHINES = "machines"
 PATRONI_FILE = "patroni.yml"
@@ -48,11 +47,19 @@ def derived(password: str, purpose: str) -> str:
     return hmac.new(password.encode(), purpose.encode(), hashlib.sha256).hexdigest()[:40]
 
 
-def lift_limit(pid: int) -> None:
-    """Let a process write files of any size again: a drill makes disks full for single nodes."""
-    with suppress(OSError, AttributeError):
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+def limit_files(pids: Sequence[int], size: str) -> None:
+    """How large the files may get that the servers' processes write (``unlimited``, or bytes); what is beyond fails.
+
+    A drill makes disks full in this way. Done as the servers' user, since root may lack the right.
+    """
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/limits").read_text()
+        except OSError:
+            continue
+        limits = next((line.split() for line in text.splitlines() if line.startswith("Max file size")), [])
+        if limits and limits[3] != size:
+            server_user().run(["prlimit", f"--pid={pid}", f"--fsize={size}:"], {}, timeout_s=10)
 
 
 class Replicas:
@@ -232,8 +239,7 @@ class Replicas:
         for n in self.herd.nodes:
             processes = Processes(self.home / NODES / n.name)
             processes.signal(signal.SIGCONT)
-            for pid in processes.pids():
-                lift_limit(pid)
+            limit_files(processes.pids(), "unlimited")
         for name in self.machines:
             Processes(self.directory(name)).signal(signal.SIGCONT)
             self._bring_back(name)

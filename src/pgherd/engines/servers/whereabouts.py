@@ -26,8 +26,8 @@ HEAD_START_S = 0.25
 FIND_TIMEOUT_S = 5.0
 """How long a group may be without a primary before a call is told that it is unavailable."""
 _AGAIN_S = 0.1
-PATIENCE_S = 1.0
-"""How long one look at all nodes may take, twice as long each time: a node that is cut off says nothing for ever, while
+PATIENCE_S, MOST_PATIENCE_S = 0.5, 2.0
+"""How long one look at all nodes may take, twice as long each time, up to the second: a node that is cut off says nothing for ever, while
 another, which has just said that it is a standby, becomes primary."""
 _ALIVE = {
     "keepalives_idle": 5,
@@ -84,7 +84,7 @@ class Whereabouts:
                 return found
             if time.monotonic() > deadline:
                 raise failure
-            patience_s *= 2
+            patience_s = min(2 * patience_s, MOST_PATIENCE_S)
             await asyncio.sleep(_AGAIN_S)
 
     async def _ask(
@@ -141,7 +141,7 @@ class Whereabouts:
                 return found
             if time.monotonic() > deadline:
                 raise failure
-            patience_s *= 2
+            patience_s = min(2 * patience_s, MOST_PATIENCE_S)
             time.sleep(_AGAIN_S)
 
     def _ask_now(

@@ -42,5 +42,8 @@ bench: $(STAMP) $(PEERS_STAMP)  ## ratios against one server and other stores, i
 soak: $(STAMP)  ## random faults for up to 20 minutes, every acknowledged write accounted for
 	$(BIN)/python -m pytest -m soak --timeout 1500
 
+soak: $(STAMP)  ## 50 faults at random on a replicated group, 20 minutes at most
+	$(BIN)/python -m pgherd.availability.soak
+
 clean:
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,11 +10,15 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AlreadyRunning",
+    "BackupDamaged",
+    "BackupFailed",
     "BadInput",
     "BadRow",
     "BadSchema",
     "ChangeRefused",
     "DimensionMismatch",
+    "DrillFailed",
+    "DrillRefused",
     "EmbeddingFailed",
     "ExitStatus",
     "GroupUnavailable",
@@ -25,6 +29,7 @@ __all__ = [
     "NoSuchHerd",
     "PlacementUnsatisfied",
     "QueryRefused",
+    "ResidencyRefused",
     "ServerRefused",
     "StalePlan",
     "StaleTopology",
@@ -33,6 +38,7 @@ __all__ = [
     "SyntaxProblem",
     "UnknownName",
     "UnsafeSetting",
+    "WouldOverwrite",
     "WrongVersion",
 ]
 
@@ -216,3 +222,43 @@ class WrongVersion(HerdError):
 
     code = "wrong_version"
     exit_status = ExitStatus.REFUSED
+
+
+class BackupFailed(HerdError):
+    """A backup could not be taken: the message says which group and why; earlier backups are untouched."""
+
+    code = "backup_failed"
+    retryable = True
+
+
+class BackupDamaged(HerdError):
+    """A backup lacks a group, a file or WAL, or holds changed ones: the message names it. Use another backup."""
+
+    code = "backup_damaged"
+
+
+class WouldOverwrite(HerdError):
+    """A restore would go over data that is there: nothing was touched; name an empty or new home."""
+
+    code = "would_overwrite"
+    exit_status = ExitStatus.REFUSED
+
+
+class ResidencyRefused(HerdError):
+    """Rows would leave the regions where they must stay: nothing was done; the message names the table."""
+
+    code = "residency"
+    exit_status = ExitStatus.REFUSED
+
+
+class DrillRefused(HerdError):
+    """A drill would break what has nothing to take over, or is not this machine's to break: nothing was touched."""
+
+    code = "drill_refused"
+    exit_status = ExitStatus.REFUSED
+
+
+class DrillFailed(HerdError):
+    """A group did not come back from a drill in time: the message says what it lacks; ``pgherd up`` repairs it."""
+
+    code = "drill_failed"

@@ -98,7 +98,7 @@ def child(code: str, *args: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], env=env, stderr=subprocess.PIPE)
 
 
-def eventually(predicate: Callable[[], Any], what: str, timeout_s: float = 30) -> None:
+def eventually(predicate: Callable[[], Any], what: str, timeout_s: float = 120) -> None:
     """Wait until ``predicate`` holds."""
     deadline = time.monotonic() + timeout_s
     while not predicate():

@@ -1,1 +1,1 @@
-"""Keeping groups of replicas writable: watching nodes, fencing, letting a standby take over, switching over."""
+"""Keeping groups of replicas writable: watching nodes, fencing, letting a standby take over, switching over; drills."""

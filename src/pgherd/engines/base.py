@@ -74,6 +74,10 @@ class Engine(Protocol):
         """Take an empty group out of the herd; finishes what was begun. Raises ChangeRefused, GroupUnavailable."""
         ...
 
+    def held(self) -> AbstractAsyncContextManager[Topology]:
+        """Keep others from changing the herd inside the block; what was left half done is settled first. HerdBusy."""
+        ...
+
     async def recover(self, min_age_s: float = 0.0) -> int:
         """Settle commits that were left half done longer than ``min_age_s`` ago; how many there were."""
         ...

@@ -20,9 +20,9 @@ def new_password() -> str:
     return secrets.token_urlsafe(24)
 
 
-def write(path: Path, servers: Iterable[tuple[str, int]], user: str, password: str) -> None:
-    """Write one line per (host, port), good for every database."""
-    lines = (entry(host, str(port), "*", user, password) for host, port in servers)
+def write(path: Path, servers: Iterable[tuple[str, int | None]], user: str, password: str) -> None:
+    """Write one line per (host, port), good for every database; port None stands for any."""
+    lines = (entry(host, str(port or "*"), "*", user, password) for host, port in servers)
     write_atomically(path, "".join(lines), mode=0o600)
 
 

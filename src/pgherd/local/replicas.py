@@ -29,7 +29,7 @@ from .installation import Installation
 from .layout import ETCD_MEMBERS, NODES
 from .machine import Machine, Program, WatchedNode
 from .processes import Postmaster, Processes, remove_tree
-from .user import ServerUser
+from .user import ServerUser, server_user
 
 MACHINES = "machines"
 PATRONI_FILE = "patroni.yml"
@@ -45,6 +45,21 @@ Progress = Callable[[str], None]
 def derived(password: str, purpose: str) -> str:
     """A secret of its own for ``purpose``, of which nothing about others follows."""
     return hmac.new(password.encode(), purpose.encode(), hashlib.sha256).hexdigest()[:40]
+
+
+def limit_files(pids: Sequence[int], size: str) -> None:
+    """How large the files may get that the servers' processes write (``unlimited``, or bytes); what is beyond fails.
+
+    A drill makes disks full in this way. Done as the servers' user, since root may lack the right.
+    """
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/limits").read_text()
+        except OSError:
+            continue
+        limits = next((line.split() for line in text.splitlines() if line.startswith("Max file size")), [])
+        if limits and limits[3] != size:
+            server_user().run(["prlimit", f"--pid={pid}", f"--fsize={size}:"], {}, timeout_s=10)
 
 
 class Replicas:
@@ -222,9 +237,25 @@ class Replicas:
     def thaw(self) -> None:
         """Let go on what a drill that was killed has frozen."""
         for n in self.herd.nodes:
-            Processes(self.home / NODES / n.name).signal(signal.SIGCONT)
+            processes = Processes(self.home / NODES / n.name)
+            processes.signal(signal.SIGCONT)
+            limit_files(processes.pids(), "unlimited")
         for name in self.machines:
             Processes(self.directory(name)).signal(signal.SIGCONT)
+            self._bring_back(name)
+
+    def _bring_back(self, name: str) -> None:
+        """End a machine that a drill has left in a network of its own, whose way out is gone; it is started anew."""
+        pid = machine.watcher_pid(self.directory(name))
+        try:
+            if pid is None or Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+                return
+        except OSError:
+            return
+        os.kill(pid, signal.SIGKILL)
+        for node in (n for n in self.herd.nodes if n.machine == name):
+            Processes(self.home / NODES / node.name).kill()
+        Processes(self.directory(name)).kill()
 
     def _signal_watchers(self, number: signal.Signals) -> list[int]:
         pids = [pid for m in self.machines if (pid := machine.watcher_pid(self.directory(m))) is not None]

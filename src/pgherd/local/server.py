@@ -37,6 +37,8 @@ class LocalServer(Postmaster):
         self.port = port
         self.log = log
         self.share = share
+        self.recovery = ""
+        """settings of a recovery, until the next start without"""
 
     def init(self, user: str, password: str) -> None:
         """Make the data directory with superuser ``user``.
@@ -138,7 +140,7 @@ class LocalServer(Postmaster):
         raise LocalServerError(f"initdb failed in {data.parent}: {said[-800:]}", hint=os_hint(said))
 
     def _write_settings(self, data: Path) -> None:
-        text = settings.text(self.port, self.share)
+        text = settings.text(self.port, self.share) + self.recovery
         write_atomically(data / settings.FILE_NAME, text, mode=0o600, owner=self.user.owner)
 
     def _program(self, name: str) -> Path:

@@ -26,6 +26,10 @@ _FIXED: dict[str, str | int] = {
     "max_replication_slots": 20,
     "max_logical_replication_workers": 12,
     "max_locks_per_transaction": 256,
+    # Archiving can be switched on without a restart (pgherd backup does); until then nothing is kept. `always`: a
+    # standby archives too, so that the archive has no gap when it takes over.
+    "archive_mode": "always",
+    "archive_command": "true",
     "autovacuum": "on",
     "autovacuum_work_mem": "64MB",
     "random_page_cost": "1.1",

@@ -20,7 +20,7 @@ from ...planning.split import Split, plan_splits
 from ..base import Connection, OnStep
 from ..conduct import Conduct
 from ..failures import talking_to
-from .executor import execute, settle_idle_moves
+from .executor import changes_held, execute, settle_idle_moves
 from .pools import Pools
 from .scripts import catalog, digest, script
 from .store import read_generation, read_topology
@@ -195,6 +195,14 @@ class ServersEngine:
             await self._adopt(reached)
             await self._pools.reset()  # prepared statements and known types may be out of date
         return self._topology
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[Topology]:
+        """Keep others from changing the herd inside the block."""
+        groups = [g.name for g in self._topology.groups]
+        async with changes_held(self._pools, groups):
+            await self.refresh()
+            yield self._topology
 
     async def recover(self, min_age_s: float = 0.0) -> int:
         """Settle commits that were left half done."""

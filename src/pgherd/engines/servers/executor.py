@@ -349,3 +349,12 @@ async def _run_build(connection: Connection, step: Step, group: str) -> None:
             await connection.execute(step.sql)
     except psycopg.errors.LockNotAvailable as error:
         raise _busy(step, group, error) from error
+
+
+@asynccontextmanager
+async def changes_held(pools: Pools, groups: Sequence[str]) -> AsyncIterator[None]:
+    """Nobody changes the herd inside the block; what an earlier change left half done is settled first."""
+    async with change_lock(pools, groups[0]):
+        await settle_leftovers(pools, groups, 0.0, alone=True)
+        await settle_moves(pools, groups)
+        yield

@@ -28,6 +28,9 @@ HEAD_START_S = 0.25
 FIND_TIMEOUT_S = 5.0
 """How long a group may be without a primary before a call is told that it is unavailable."""
 _AGAIN_S = 0.1
+PATIENCE_S, MOST_PATIENCE_S = 0.5, 2.0
+"""How long one look at all nodes may take, twice as long each time, up to the second: a node that is cut off says nothing for ever, while
+another, which has just said that it is a standby, becomes primary."""
 _ALIVE = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -87,17 +90,18 @@ class Whereabouts:
         nodes = [self._node(group, node)] if node else self._candidates(group)
         if len(nodes) == 1:
             return await AsyncConnection.connect(**{**self.conninfo_of(nodes[0]), **options})
-        deadline = time.monotonic() + FIND_TIMEOUT_S
+        deadline, patience_s = time.monotonic() + FIND_TIMEOUT_S, PATIENCE_S
         while True:
-            found, failure = await self._ask(group, self._candidates(group), options)
+            found, failure = await self._ask(group, self._candidates(group), options, patience_s)
             if found is not None:
                 return found
             if time.monotonic() > deadline:
                 raise failure
+            patience_s = min(2 * patience_s, MOST_PATIENCE_S)
             await asyncio.sleep(_AGAIN_S)
 
     async def _ask(
-        self, group: str, nodes: list[Node], options: dict[str, Any]
+        self, group: str, nodes: list[Node], options: dict[str, Any], patience_s: float
     ) -> tuple[Connection | None, psycopg.OperationalError]:
         failure = _no_primary(group)
 
@@ -110,9 +114,13 @@ class Whereabouts:
             return node, await AsyncConnection.connect(**{**self.conninfo_of(node), **options})
 
         tasks = {asyncio.ensure_future(ask(n)) for n in nodes}
+        deadline = time.monotonic() + patience_s
         try:
             while tasks:
-                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                left_s = max(0.0, deadline - time.monotonic())
+                done, tasks = await asyncio.wait(tasks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
                 for task in done:
                     error = task.exception()
                     if isinstance(error, psycopg.OperationalError):
@@ -139,17 +147,18 @@ class Whereabouts:
         nodes = [self._node(group, node)] if node else self._candidates(group)
         if len(nodes) == 1:
             return psycopg.Connection.connect(**{**self.conninfo_of(nodes[0]), **options})
-        deadline = time.monotonic() + FIND_TIMEOUT_S
+        deadline, patience_s = time.monotonic() + FIND_TIMEOUT_S, PATIENCE_S
         while True:
-            found, failure = self._ask_now(group, self._candidates(group), options)
+            found, failure = self._ask_now(group, self._candidates(group), options, patience_s)
             if found is not None:
                 return found
             if time.monotonic() > deadline:
                 raise failure
+            patience_s = min(2 * patience_s, MOST_PATIENCE_S)
             time.sleep(_AGAIN_S)
 
     def _ask_now(
-        self, group: str, nodes: list[Node], options: dict[str, Any]
+        self, group: str, nodes: list[Node], options: dict[str, Any], patience_s: float
     ) -> tuple[SyncConnection | None, psycopg.OperationalError]:
         failure = _no_primary(group)
         over = threading.Event()
@@ -168,9 +177,12 @@ class Whereabouts:
             first = next(iter(asked))
             if not (first.done() and first.exception() is None and first.result() is not None):
                 asked |= {pool.submit(ask, n): n for n in nodes[1:]}
-            waiting = set(asked)
+            waiting, deadline = set(asked), time.monotonic() + patience_s
             while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                left_s = max(0.0, deadline - time.monotonic())
+                done, waiting = wait(waiting, timeout=left_s, return_when=FIRST_COMPLETED)
+                if not done:
+                    break
                 for future in done:
                     error = future.exception()
                     if isinstance(error, psycopg.OperationalError):

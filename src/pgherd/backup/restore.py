@@ -1,0 +1,226 @@
+"""Restoring a whole herd into a new home: to a backup's moment, or to a time after it; then looking whether it is
+right.
+
+To a moment, backup/moment.py says why the groups agree. To a time T, each group replays all that was committed by T, as
+its own clock has it. A transaction over several groups is decided after it is prepared everywhere, told to the others
+after it was decided, and forgotten after all were told; if the servers' clocks agree, so do these times, and what the
+groups hold at T is one of the states that settling finishes. Clocks that differ by d can tear transactions that were
+committed within d of T. Source: PostgreSQL 18 manual, 25.3.5 "Recovering Using a Continuous Archive Backup".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from psycopg import AsyncConnection, sql
+from psycopg.conninfo import make_conninfo
+
+from .. import herdfile
+from ..client import AsyncHerd, connect_async
+from ..engines.failures import talking_to
+from ..errors import BackupDamaged, BadInput, HerdError, LocalServerError, WouldOverwrite, WrongVersion
+from ..herdfile import TwoNode
+from ..local import passfile
+from ..local.herd import LocalHerd
+from ..local.installation import Installation, find
+from ..local.rebuild import rebuild, start_whole
+from ..local.user import server_user
+from ..model.names import Name
+from ..model.placement import Label
+from ..model.topology import EngineName
+from .counting import count
+from .manifest import Count, Found
+from .moment import tables_of
+from .take import PASSFILE, POINT_PREFIX
+from .verify import verify
+
+_NOWHERE = "host=127.0.0.1 port=1 connect_timeout=1 dbname=none user=none password=none"
+_LAST = re.compile(r"last completed transaction was at log time (.+)")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore made. ``checked`` rows were compared with the backup (None: it has no exact counts, or to a
+    time)."""
+
+    label: str
+    to_time: datetime | None
+    rows: dict[str, int]
+    checked: int | None
+    settled: int
+    disabled: tuple[str, ...]
+
+
+async def restore(
+    found: Found, home: Path, to_time: datetime | None = None, progress: Progress | None = None
+) -> Restored:
+    """Restore a backup into ``home``, which is empty or new, and check it; the herd then runs.
+
+    If it fails, nothing of it is left. Raises WouldOverwrite, BackupDamaged, WrongVersion, LocalServerError, BadInput
+    for a time that the archive does not reach.
+    """
+    say = progress or (lambda _: None)
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise WouldOverwrite(
+            f"{home} is not empty: nothing was restored", hint="name an empty or new directory (--home)"
+        )
+    installation = find(server_user())
+    _check_version(found, installation)
+    password = _password(found)
+    say("reading the backup")
+    await verify(found, installation)
+    try:
+        await asyncio.to_thread(_recover, found, home, to_time, password, say)
+        say("settling commits that were under way")
+        return await _settled(found, home, to_time, say)
+    except BaseException:
+        with suppress(HerdError):
+            await asyncio.to_thread(LocalHerd(home).destroy)
+        raise
+
+
+def _check_version(found: Found, installation: Installation) -> None:
+    made_by = found.backup.postgres_version
+    if made_by.split(".")[0] != str(installation.major):
+        raise WrongVersion(
+            f"backup {found.backup.label} was made by PostgreSQL {made_by}, the programs are {installation.version}",
+            hint=f"set PGHERD_PG_CONFIG to the pg_config of PostgreSQL {made_by.split('.')[0]}",
+        )
+
+
+def _password(found: Found) -> str:
+    for directory in found.directories.values():
+        password = passfile.lookup(directory / PASSFILE, "", 0, found.backup.dbname, found.backup.user)
+        if password is not None:
+            return password
+    raise BackupDamaged(f"{PASSFILE} is missing beside backup {found.backup.label}", hint="put it back from a copy")
+
+
+def _recover(found: Found, home: Path, to_time: datetime | None, password: str, say: Progress) -> None:
+    backup = found.backup
+    groups = {g.name: [Label.parse(p) for p in g.places] for g in backup.groups}
+    user = server_user()
+    for group in backup.groups:
+        user.check_reach(found.wal(group.name), "the servers read the archived WAL: open that directory (chmod o+x)")
+
+    def recovery(name: str) -> str:
+        return _recovery(found, name, to_time)
+
+    data = {g.name: found.base(g.name) for g in backup.groups}
+    try:
+        rebuild(home, EngineName(backup.engine), password, groups, data, recovery, say)
+    except LocalServerError as error:
+        raise _why_not(error, found, home, to_time) from error
+
+
+def _recovery(found: Found, name: str, to_time: datetime | None) -> str:
+    group = found.backup.group(name)
+    wal = str(found.wal(name)).replace("%", "%%").replace('"', '\\"')
+    if to_time is None:
+        # The point's own timeline: a later failover has made others, which need not hold the point.
+        until = f"recovery_target_name = '{POINT_PREFIX}{found.backup.label}'\n"
+        until += f"recovery_target_timeline = '{group.timeline}'\n"
+    else:
+        until = f"recovery_target_time = '{to_time.astimezone(UTC).isoformat()}'\nrecovery_target_timeline = 'latest'\n"
+    command = f'cp "{wal}/%f" "%p"'.replace("'", "''")
+    return f"restore_command = '{command}'\n{until}recovery_target_action = 'promote'\nhot_standby = off\n"
+
+
+def _why_not(error: LocalServerError, found: Found, home: Path, to_time: datetime | None) -> HerdError:
+    """A recovery that ends early is the commonest failure: say which group, and how far its archive reaches."""
+    local = LocalHerd(home)
+    for group in found.backup.groups:
+        log = local.log(group.name)
+        text = log.read_text(errors="replace") if log.exists() else ""
+        if "recovery ended before configured recovery target" not in text:
+            continue
+        if to_time is None:
+            return BackupDamaged(
+                f"group {group.name}: its WAL ends before the backup's moment", hint="use another backup"
+            )
+        last = _LAST.findall(text)
+        reach = f"the last commit in it is of {last[-1]}" if last else "it holds no commit after the base backup"
+        return BadInput(
+            f"the archive of group {group.name} does not reach {to_time.isoformat()}: {reach}",
+            hint="name an earlier time; if the old herd runs, `pgherd backup` archives all that it has",
+        )
+    return error
+
+
+async def _settled(found: Found, home: Path, to_time: datetime | None, say: Progress) -> Restored:
+    settled, disabled = await _silence(home)
+    async with connect_async(home=home) as herd:  # opening settles, and points the servers at each other
+        await herd.recover()
+        async with herd.engine.held():
+            pass  # moves that were under way
+        say("counting rows")
+        counted = await _count(herd)
+    rows = {g: sum(c.rows for c in counts) for g, counts in counted.items()}
+    exact = to_time is None and found.backup.quiet
+    if exact:
+        _compare(found, counted)
+    groups = {g.name: [Label.parse(p) for p in g.places] for g in found.backup.groups}
+    two_node = TwoNode(found.backup.two_node) if found.backup.two_node else None
+    await asyncio.to_thread(start_whole, home, groups, two_node, say)
+    return Restored(found.backup.label, to_time, rows, sum(rows.values()) if exact else None, settled, disabled)
+
+
+async def _silence(home: Path) -> tuple[int, tuple[str, ...]]:
+    """Subscriptions that came with the backup must not reach for the servers of the herd it was made of.
+
+    How many commits were left half done, and which subscriptions, other than pgherd's own, are disabled now.
+    """
+    file = herdfile.read(home)
+    prepared, disabled = 0, []
+    for node in file.nodes:
+        reach = make_conninfo(file.dsn(home), host=node.host, port=node.port)
+        with talking_to(node.group, "looking for subscriptions"):
+            async with await AsyncConnection.connect(reach, autocommit=True) as connection:
+                done = await connection.execute(
+                    "SELECT count(*) FROM pg_prepared_xacts WHERE database = %s", [file.dbname]
+                )
+                prepared += (await done.fetchall())[0][0]
+                done = await connection.execute(
+                    "SELECT datname, subname FROM pg_subscription JOIN pg_database d ON d.oid = subdbid"
+                )
+                found = await done.fetchall()
+            for dbname, name in found:
+                async with await AsyncConnection.connect(make_conninfo(reach, dbname=dbname), autocommit=True) as other:
+                    for change in ("DISABLE", f"CONNECTION '{_NOWHERE}'"):
+                        await other.execute(
+                            sql.SQL("ALTER SUBSCRIPTION {} {}").format(sql.Identifier(name), sql.SQL(change))
+                        )
+                disabled.append(f"{name} on {node.name}")
+    return prepared, tuple(d for d in disabled if not d.startswith("pgherd_move_"))
+
+
+async def _count(herd: AsyncHerd) -> dict[str, tuple[Count, ...]]:
+    async def of(group: str, tables: Sequence[Name]) -> tuple[Count, ...]:
+        async with herd.engine.connection(group) as connection, connection.transaction():
+            return await count(connection, tables)
+
+    tables = tables_of(herd.topology)
+    counted = await asyncio.gather(*(of(g, tables[g]) for g in tables))
+    return dict(zip(tables, counted, strict=True))
+
+
+def _compare(found: Found, counted: dict[str, tuple[Count, ...]]) -> None:
+    for group in found.backup.groups:
+        here = {c.relation: c for c in counted[group.name]}
+        for then in group.counts:
+            now = here.get(then.relation)
+            if now is None or now.rows != then.rows or (then.digest and now.digest and now.digest != then.digest):
+                has = f"{now.rows} rows" if now else "nothing"
+                raise BackupDamaged(
+                    f"group {group.name}: {then.relation} has {has}, the backup's moment had {then.rows}"
+                    + (", with other values" if now and now.rows == then.rows else ""),
+                    hint="use another backup (--label), and report this: it should not happen",
+                )

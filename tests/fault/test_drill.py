@@ -1,0 +1,129 @@
+"""Drills on real replicas: what is broken is put right, nothing that was acknowledged is lost, and lies are found."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgherd.availability import drill as drills
+from pgherd.availability.catalogue import FAULTS
+from pgherd.availability.checker import Anomaly
+from pgherd.availability.drill import drill
+from pgherd.availability.faults import Fault, KillNode, OnWrite
+from pgherd.availability.ground import Ground
+from pgherd.availability.timeline import svg
+from pgherd.errors import BadInput, DrillRefused, GroupUnavailable
+from pgherd.local.herd import LocalHerd
+from pgherd.local.processes import Processes
+from pgherd.model.placement import Label
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    place = Path(tempfile.mkdtemp(prefix="pgherd-drill-"))
+    place.chmod(0o711)
+    local = LocalHerd(place / "home")
+    try:
+        local.up([Label.parse("us-east")], replicas=3)
+        yield local.home
+    finally:
+        local.destroy()
+        shutil.rmtree(place)
+
+
+def is_whole(home: Path) -> Ground:
+    """The herd, redundant, without a trace of a drill."""
+    ground = Ground(home, None)
+    ground.await_redundant()
+    with ground.connect() as connection:
+        assert connection.execute("SELECT FROM pg_namespace WHERE nspname = 'pgherd_drill'").fetchone() is None
+    return ground
+
+
+@pytest.mark.parametrize("name", ["kill-server", "kill-host", "disk-full", "second-failure"])
+def test_nothing_acknowledged_is_lost_and_the_group_comes_back(home: Path, name: str) -> None:
+    report = drill(home, name, rounds=1, seed=1)
+    (found,) = report.rounds
+    assert found.violations == ()
+    assert found.acknowledged > 100
+    assert 0 < found.rto_s < 60
+    document = report.as_json()
+    assert {"drill", "rounds", "rto_s", "lost"} <= set(document)
+    assert {"rto_s", "acknowledged", "lost", "two_primaries", "redundant_again_s"} <= set(document["rounds"][0])
+    assert svg(report).count("round 1") == 1
+    is_whole(home)
+
+
+def test_what_is_broken_is_put_right_when_the_drill_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drills, "measure", fails)
+        with pytest.raises(KeyboardInterrupt):
+            drill(home, "lose-etcd", rounds=1)
+    is_whole(home)
+
+
+def test_a_lost_row_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that somebody deletes while the drill runs are lost rows."""
+
+    class Thief(KillNode):
+        def strike(self, written: OnWrite) -> Sequence[str]:
+            hit = super().strike(written)
+            self.ground.await_that(lambda: written(hit[0]), 60)
+            with self.ground.connect() as connection:
+                connection.execute("UPDATE pgherd_drill.list SET items = items[2:]")
+            return hit
+
+    monkeypatch.setitem(FAULTS, "kill-node", Thief)
+    (found,) = drill(home, "kill-node", rounds=1).rounds
+    assert found.lost > 0
+    assert Anomaly.LOST in {v.anomaly for v in found.violations}
+    assert not found.kept
+
+
+def test_what_can_not_be_drilled_is_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no drill"):
+        drill(home, "burn")
+    with pytest.raises(BadInput, match="no group"):
+        drill(home, "kill-node", group="moon")
+    with pytest.raises(DrillRefused, match="nothing would be left"):
+        drill(home, "lose-region", rounds=1)
+    is_whole(home)
+
+
+def test_a_group_of_one_node_is_not_broken(single_home: Path) -> None:
+    with pytest.raises(DrillRefused, match="one node"):
+        drill(single_home, "kill-server")
+
+
+def test_up_mends_what_a_killed_drill_left(home: Path) -> None:
+    ground = is_whole(home)
+    fault: Fault = FAULTS["freeze"](ground, drills.random.Random(1))
+    ground.replicas.thaw()
+    primary = ground.primary()
+    (watcher,) = [ground.watcher(primary.machine)]
+    assert watcher is not None
+    full = FAULTS["disk-full"](ground, drills.random.Random(1))
+    full.strike(lambda _: False)
+    fault.strike(lambda _: False)
+    LocalHerd(home).up()
+    is_whole(home)
+    assert Processes(home / "nodes" / primary.name).pids()
+
+
+def test_a_herd_that_is_down_is_not_drilled(home: Path) -> None:
+    LocalHerd(home).down()
+    try:
+        with pytest.raises(GroupUnavailable):
+            drill(home, "kill-node")
+    finally:
+        LocalHerd(home).up()

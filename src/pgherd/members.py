@@ -33,6 +33,9 @@ async def attach(home: Path, dsn: str, label: Label) -> list[str]:
     file = herdfile.read(home)
     if file.engine is EngineName.SINGLE:
         raise BadInput("a single server takes no others", hint="make a fleet (pgherd up --regions …) and load it")
+    _check_not_replicated(
+        file, "takes no servers that pgherd does not run", "pgherd node add --region … starts a group"
+    )
     given = parameters_of(dsn, file.user, file.dbname)
     path = Path(file.passfile) if file.passfile else home.absolute() / "pgpass"
     known = passfile.lookup(path, given["host"], int(given["port"]), file.dbname, file.user)
@@ -67,8 +70,9 @@ async def remove(home: Path, group: str) -> None:
     """Take a group that holds nothing out of the herd; a local server of it is stopped and its data removed.
 
     The file says so first: whoever opens the herd goes on with it, and so do ``pgherd up`` and calling this again.
-    Raises UnknownName, ChangeRefused (then nothing was changed), GroupUnavailable.
+    Raises UnknownName, ChangeRefused, BadInput for a herd with standbys (then nothing was changed), GroupUnavailable.
     """
+    check_removable(home)
     if group not in leaving(home):
         async with connect_async(home=home) as herd:
             check_empty(herd.topology, herd.topology.group(group).name)
@@ -89,6 +93,16 @@ async def finish(home: Path, group: str) -> None:
         if member or not is_local or local.has_data(group):
             await herd.engine.leave(group)
     await asyncio.to_thread(local.remove, group)
+
+
+def check_removable(home: Path) -> None:
+    """BadInput for a herd whose groups can't be taken out. Callers who drain a group first ask before that."""
+    _check_not_replicated(herdfile.read(home), "keeps its groups", "pgherd node drain empties one")
+
+
+def _check_not_replicated(file: herdfile.HerdFile, what: str, hint: str) -> None:
+    if file.replicated:
+        raise BadInput(f"a herd whose groups have standbys {what} as yet", hint=hint)
 
 
 def _mark(home: Path, group: str, value: bool) -> None:

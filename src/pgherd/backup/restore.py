@@ -122,12 +122,11 @@ def _recover(found: Found, home: Path, to_time: datetime | None, password: str, 
 
 
 def _recovery(found: Found, name: str, to_time: datetime | None) -> str:
-    group = found.backup.group(name)
     wal = str(found.wal(name)).replace("%", "%%").replace('"', '\\"')
     if to_time is None:
-        # The point's own timeline: a later failover has made others, which need not hold the point.
+        # The base backup's own timeline, which holds the point: a later failover has made others, which need not.
         until = f"recovery_target_name = '{POINT_PREFIX}{found.backup.label}'\n"
-        until += f"recovery_target_timeline = '{group.timeline}'\n"
+        until += "recovery_target_timeline = 'current'\n"
     else:
         until = f"recovery_target_time = '{to_time.astimezone(UTC).isoformat()}'\nrecovery_target_timeline = 'latest'\n"
     command = f'cp "{wal}/%f" "%p"'.replace("'", "''")

@@ -29,8 +29,8 @@ FIND_TIMEOUT_S = 5.0
 """How long a group may be without a primary before a call is told that it is unavailable."""
 _AGAIN_S = 0.1
 PATIENCE_S, MOST_PATIENCE_S = 0.5, 2.0
-"""How long one look at all nodes may take, twice as long each time, up to the second: a node that is cut off says
-nothing for ever, while another, which has just said that it is a standby, becomes primary."""
+"""How long one look at all nodes may take at first, and at most: a node that is cut off says nothing for ever, while
+another, which has just said that it is a standby, becomes primary."""
 _ALIVE = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,

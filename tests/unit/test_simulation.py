@@ -112,7 +112,7 @@ def test_the_command_shows_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtu
     arguments = ["advise", "--simulate", "--rows", "100M", "--dim", "768", "--nodes", "30", "--replicas", "3"]
     assert main([*arguments, "--regions", "2", "--plot", str(file)]) == 0
     text = capsys.readouterr().out
-    assert "10 groups, 20 shards" in text
+    assert "10 groups, 10 shards" in text
     assert "1 group drained" in text
     ET.fromstring(file.read_text(encoding="utf-8"))
     assert main([*arguments, "--json"]) == 0

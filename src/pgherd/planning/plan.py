@@ -28,7 +28,8 @@ class Step:
     """One statement on one or more groups.
 
     ``kind`` is the sort of change (``create_table`` …), ``target`` what it changes, ``blocks`` who waits for it and how
-    long, ``undo`` how it is taken back. ``secret`` keeps the text out of everything that is shown.
+    long, ``undo`` how it is taken back. ``secret`` keeps the text out of everything that is shown. ``apart`` is for one
+    of a phase's commits that is committed at once, by a session of its own, before the others.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Step:
     blocks: str = NOBODY
     undo: str = "rolled back with its phase"
     secret: bool = False
+    apart: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The step as ``apply --plan --json`` shows it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import pgherd
 from conftest import apply, own_database, reachable
 from pgherd.engines.servers import executor
+from pgherd.engines.servers.two_phase import TwoPhaseTransaction
 from pgherd.errors import ChangeRefused, GroupUnavailable, HerdBusy, UnknownName
 from pgherd.local.herd import LocalHerd
 from pgherd.model.names import Name
@@ -176,6 +179,39 @@ def test_whatever_is_written_while_it_is_copied_is_there(home: Path, truncated: 
         herd.execute(split_of(herd, "doc_0"), change)
         assert len(rows) > 100
         assert sorted(ask(home, "c", "SELECT id, n FROM doc")) == rows
+    check_split(home)
+
+
+def test_who_comes_between_two_commits_sees_the_last_rows(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a group that has committed, to a home that has not yet: it waits there with the snapshot it has by then."""
+    decide = TwoPhaseTransaction._decide
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    counts: list[int] = []
+    with pgherd.connect(home=home) as herd, plain(home, "a") as writer, plain(home, "b") as at_home:
+        apply(herd, BUSY)
+        assert herd.topology.homes["public.doc_1"] == "b"
+        router = herd._inner.router(herd.topology.table("doc"))
+        keys = [i for i in range(100) if router.route({"id": i}).name == "doc_1"][:8]
+
+        def insert(number: int, total: int, step: Step) -> None:
+            if step.kind == "hold_writers":
+                at_home.execute("INSERT INTO doc_1 SELECT i, 0 FROM unnest(%s::bigint[]) i", [keys])
+
+        def update() -> None:
+            counts.append(writer.execute("UPDATE doc SET n = 1 WHERE id = ANY (%s)", [keys]).rowcount)
+
+        async def decided(self: TwoPhaseTransaction, decider: str) -> None:
+            await decide(self, decider)
+            if decider == "a" and not late.is_alive() and not counts:
+                late.start()
+                await asyncio.to_thread(eventually, lambda: ask(home, "b", waiting)[0][0] > 0, "it waits at home")
+
+        late = threading.Thread(target=update)
+        monkeypatch.setattr(TwoPhaseTransaction, "_decide", decided)
+        herd.execute(split_of(herd, "doc_1"), insert)
+        late.join(timeout=60)
+        assert counts == [len(keys)]
+        assert ask(home, "c", "SELECT count(*) FROM doc WHERE n = 1") == [(len(keys),)]
     check_split(home)
 
 

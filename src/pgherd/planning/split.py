@@ -4,8 +4,12 @@ A shard (modulus m, remainder r) becomes (2m, r) and (2m, r + m): PostgreSQL all
 factor of the next larger one. The halves are tables of their own, filled from the shard in one snapshot; what is
 written meanwhile is noted by a trigger and brought up to date in rounds (engines/sql/split.sql). Then one short
 two-phase commit takes the shard out and puts its halves in on every node, with the locks of a move, in its order
-(move.py). The halves get new names, so whoever has an older topology finds no shard of that name, and looks again,
-rather than half of the rows. Source: PostgreSQL 18 manual, CREATE TABLE, PARTITION OF (hash bounds).
+(move.py).
+
+The last changes are brought up to date while it keeps writers out, and are committed before it: groups commit one
+after the other, and a statement that comes from a group that has committed waits at a home that has not, with a
+snapshot of before. The halves get new names, so whoever has an older topology finds no shard of that name, and looks
+again, rather than half of the rows. Source: PostgreSQL 18 manual, CREATE TABLE, PARTITION OF (hash bounds).
 """
 
 from __future__ import annotations
@@ -307,10 +311,9 @@ class _Splitter:
         for part in self._parts:
             sql = (
                 f"SET LOCAL statement_timeout = {int(HOLD_S * 500)};\n"
-                f"SELECT pgherd.replay({quote_literal(part.whole.name.sql)}, {HOLD_ROWS});\n"
-                "SET LOCAL statement_timeout TO DEFAULT"
+                f"SELECT pgherd.replay({quote_literal(part.whole.name.sql)}, {HOLD_ROWS})"
             )
-            yield self._step("catch_up", part.whole.name, sql, WAIT)
+            yield replace(self._step("catch_up", part.whole.name, sql, WAIT), apart=True)
         sql = f"LOCK TABLE ONLY {parents} IN ACCESS EXCLUSIVE MODE"
         yield self._step("hold_readers", first, sql, BRIEFLY, everywhere)
         server = server_name(self._home[0])

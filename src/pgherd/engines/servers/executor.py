@@ -270,7 +270,14 @@ async def settle_idle_moves(pools: Pools, groups: Sequence[str]) -> None:
 
 
 async def _run(transaction: TwoPhaseTransaction, step: Step, group: str, lock_wait_s: float) -> None:
-    connection = await transaction.on(group)
+    if step.apart:
+        async with transaction.apart(group) as connection:
+            await _do(connection, step, group, lock_wait_s)
+    else:
+        await _do(await transaction.on(group), step, group, lock_wait_s)
+
+
+async def _do(connection: Connection, step: Step, group: str, lock_wait_s: float) -> None:
     if not step.sql:
         return
     with talking_to(group, f"doing {step.kind} {step.target}"):

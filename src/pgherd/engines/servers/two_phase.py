@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import psycopg
 from psycopg import sql
@@ -55,6 +56,14 @@ class TwoPhaseTransaction:
                 with talking_to(group, "beginning a transaction"):
                     await connection.execute("BEGIN")
             return self._parts[group]
+
+    @asynccontextmanager
+    async def apart(self, group: str) -> AsyncIterator[Connection]:
+        """A transaction of its own beside this one, on another connection to ``group``, committed when it is left."""
+        async with self._pools.connection(group) as connection:
+            with talking_to(group, "committing beside a transaction"):
+                async with connection.transaction():
+                    yield connection
 
     async def commit(self) -> None:
         """Make all of it durable. InDoubt only when the deciding group went away at the very commit."""

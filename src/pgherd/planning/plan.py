@@ -31,8 +31,8 @@ class Step:
 
     ``kind`` is the sort of change (``create_table`` …), ``target`` what it changes, ``blocks`` who waits for it and how
     long, ``undo`` how it is taken back. ``secret`` keeps the text out of everything that is shown. ``moving`` is set on
-    steps that take more than a statement: a shard on its way from the first of the groups to the second. ``apart`` is for
-    one of a phase's commits that is committed at once, by a session of its own, before the others.
+    steps that take more than a statement: a shard on its way from the first of the groups to the second. ``apart`` is
+    for one of a phase's commits that is committed at once, by a session of its own, before the others.
     """
 
     kind: str

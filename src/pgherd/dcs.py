@@ -62,17 +62,14 @@ class Store:
         """Remove an entry, whatever it says."""
         self._call("/v3/kv/deleterange", {"key": _text(key)})
 
-    def delete_if(self, entry: Entry, present: Sequence[str] = (), also: Sequence[str] = ()) -> bool:
-        """Remove ``entry`` if it is still what was read, value and revision, and all keys in ``present`` are there.
-
-        With it go the keys in ``also``.
-        """
+    def delete_if(self, entry: Entry, present: Sequence[str] = ()) -> bool:
+        """Remove ``entry`` if it is still what was read, value and revision, and all keys in ``present`` are there."""
         compare: list[dict[str, Any]] = [
             {"key": _text(entry.key), "target": "VALUE", "result": "EQUAL", "value": _text(entry.value)},
             {"key": _text(entry.key), "target": "MOD", "result": "EQUAL", "mod_revision": str(entry.revision)},
             *({"key": _text(k), "target": "VERSION", "result": "GREATER", "version": "0"} for k in present),
         ]
-        change = [{"request_delete_range": {"key": _text(k)}} for k in (entry.key, *also)]
+        change = [{"request_delete_range": {"key": _text(entry.key)}}]
         return bool(self._call("/v3/kv/txn", {"compare": compare, "success": change}).get("succeeded"))
 
     def grant(self, ttl_s: int) -> int:

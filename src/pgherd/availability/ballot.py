@@ -106,8 +106,7 @@ class Ballot(threading.Thread):
             self._store.put(mine, "gone", lease=lease)
         elif action is PeerAction.WITHDRAW:
             self._withdraw(group, name)
-        elif action is PeerAction.DROP and self._store.delete_if(entry, votes, [keys.member(group, name)]):
-            # Without its member key no candidate waits for an answer of the node before it promotes itself.
+        elif action is PeerAction.DROP and self._store.delete_if(entry, votes):
             self._dropped[name] = time.monotonic()
             who = ", ".join(sorted(v.removeprefix(prefix) for v in votes))
             log.info("group %s: dropped the leader key of %s; gone for %s", group, name, who)

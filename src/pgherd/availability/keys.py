@@ -22,18 +22,13 @@ def leader(store: Store, group: str) -> Entry | None:
     return store.get(f"{NAMESPACE}{group}/leader")
 
 
-def member(group: str, node: str) -> str:
-    """Where a node says that it is there, and how its Patroni is reached."""
-    return f"{NAMESPACE}{group}/members/{node}"
-
-
 def primary_runs(store: Store, group: str) -> bool:
     """Whether there is somebody to copy from: a backup that begins before a promotion is of no use after it."""
     entry = leader(store, group)
-    running = store.get(member(group, entry.value)) if entry else None
-    if running is None or store.get(f"{NAMESPACE}{group}/initialize") is None:
+    member = store.get(f"{NAMESPACE}{group}/members/{entry.value}") if entry else None
+    if member is None or store.get(f"{NAMESPACE}{group}/initialize") is None:
         return False
-    state = json.loads(running.value)
+    state = json.loads(member.value)
     return bool(state.get("role") == "primary" and state.get("state") == "running")
 
 

@@ -133,6 +133,7 @@ class Whereabouts:
                             self._last[group] = node
                             return connection, failure
                         await connection.close()
+                        deadline = min(deadline, time.monotonic() + patience_s / 2)  # the others have had as long
                 others.set()
             return None, failure
         finally:
@@ -192,6 +193,8 @@ class Whereabouts:
                     elif (connection := future.result()) is not None:
                         self._last[group] = asked[future]
                         return connection, failure
+                    else:
+                        deadline = min(deadline, time.monotonic() + patience_s / 2)
             return None, failure
         finally:
             over.set()

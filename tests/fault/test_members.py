@@ -138,10 +138,10 @@ from pgherd.local import herd as local
 from pgherd import members
 home, where = Path(sys.argv[1]), sys.argv[2]
 
-def die(*_):
+def die(*_, **__):
     os._exit(9)
 
-async def dying(*_):
+async def dying(*_, **__):
     os._exit(9)
 
 decide = two_phase.TwoPhaseTransaction._decide

@@ -64,7 +64,7 @@ def test_a_query_for_one_region_touches_one_server(fleet: Herd, nodes: dict[str,
     for here, connection in nodes.items():
         for region, home in HOMES.items():
             mark = "" if here == home else "F "
-            leaves = {"c": {f"{mark}doc_c_{i}" for i in range(6)}}.get(region, {f"{mark}doc_{region}"})
+            leaves = {"c": {f"{mark}doc_c_{i}" for i in range(3)}}.get(region, {f"{mark}doc_{region}"})
             for query in ("SELECT * FROM doc WHERE region = '{}'", "DELETE FROM doc WHERE region = '{}' AND id > 0"):
                 assert scans(connection, query.format(region)) == leaves
             found = scans(connection, f"SELECT id FROM doc WHERE region = '{region}' ORDER BY v <-> '[1,2]' LIMIT 1")

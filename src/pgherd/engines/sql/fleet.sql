@@ -47,17 +47,18 @@ RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     link text := 'pgherd_' || group_name;
 BEGIN
+    -- 'primary', not 'read-write': a reader's sessions are read-only wherever they are.
     IF EXISTS (SELECT FROM pg_foreign_server WHERE srvname = link) THEN
         EXECUTE format('ALTER SERVER %I OPTIONS (SET host %L, SET port %L)', link, host, port);
         IF NOT EXISTS (SELECT FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
             WHERE srvname = link AND option_name = 'target_session_attrs')
         THEN
-            EXECUTE format('ALTER SERVER %I OPTIONS (ADD target_session_attrs %L)', link, 'read-write');
+            EXECUTE format('ALTER SERVER %I OPTIONS (ADD target_session_attrs %L)', link, 'primary');
         END IF;
     ELSE
         EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L,'
             ' extensions %L, async_capable %L, fetch_size %L, connect_timeout %L, target_session_attrs %L)',
-            link, host, port, dbname, 'vector', 'true', '1000', CASE WHEN host LIKE '%,%' THEN '2' ELSE '5' END, 'read-write');
+            link, host, port, dbname, 'vector', 'true', '1000', CASE WHEN host LIKE '%,%' THEN '2' ELSE '5' END, 'primary');
         EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
             link, pgherd.link_role(), secret);
     END IF;

@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo test test-all check bench soak clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,8 +20,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## three hospitals, three regions: what a herd does, in a minute
 	$(BIN)/pgherd demo hospitals
 
-test: $(STAMP)  ## all tests, on real servers
+test: $(STAMP)  ## the tests, on real servers
 	$(BIN)/python -m pytest
+
+test-all: $(STAMP)  ## all of them: killed at every step, every way to lose a primary
+	$(BIN)/python -m pytest -m "long or not long" --timeout 900
 
 check: $(STAMP)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -38,9 +41,6 @@ $(PEERS_STAMP): pyproject.toml constraints-bench.txt
 
 bench: $(STAMP) $(PEERS_STAMP)  ## ratios against one server and other stores, in one run; SUITES="search load", ARGS=--quick
 	$(BIN)/python -m bench $(SUITES) $(ARGS)
-
-soak: $(STAMP)  ## random faults for up to 20 minutes, every acknowledged write accounted for
-	$(BIN)/python -m pytest -m soak --timeout 1500
 
 soak: $(STAMP)  ## 50 faults at random on a replicated group, 20 minutes at most
 	$(BIN)/python -m pgherd.availability.soak

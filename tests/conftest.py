@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,6 +21,13 @@ from pgherd.sync import Herd
 
 pytest_plugins = ["availability.replicated"]
 Apply = Callable[[str], None]
+
+
+def sampled(steps: int, *others: object, every: int = 7) -> list[Any]:
+    """All of 1 to ``steps``, and ``others``; but for a sample they are for ``make test-all``."""
+    long = [pytest.param(n, marks=pytest.mark.long) if n % every else n for n in range(1, steps + 1)]
+    return [*long, *others]
+
 
 # How fast a machine is says nothing about what is tested.
 settings.register_profile("pgherd", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -16,6 +16,8 @@ from pgherd.model.topology import GroupId
 from pgherd.planning.plan import Step
 from pgherd.planning.rebalance import Move
 
+pytestmark = pytest.mark.long
+
 
 def count_of(replicated: Replicated, first: int) -> tuple[int, int]:
     """How many rows from ``first`` on each group has, once no commit is half done any more."""

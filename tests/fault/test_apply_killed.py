@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import pgherd
+from conftest import sampled
 from pgherd import dialect
 from pgherd.engines.servers import executor
 from pgherd.errors import GroupUnavailable, HerdBusy, HerdError, ServerRefused, StalePlan
@@ -123,7 +124,7 @@ def kill(twins: Twins, text: str, where: object) -> None:
     assert process.returncode in (9, -9), f"{where}: {said.decode()}"
 
 
-@pytest.mark.parametrize("where", [*range(1, STEPS + 1), "prepared 1", "decided 1", "prepared 2", "decided 2"])
+@pytest.mark.parametrize("where", sampled(STEPS, "prepared 1", "decided 1", "prepared 2", "decided 2", every=3))
 def test_killed_anywhere_the_same_command_finishes(twins: Twins, wanted: tuple[list[Any], ...], where: object) -> None:
     """Invariant 4."""
     herd_at(twins, BEFORE)

@@ -47,6 +47,7 @@ def is_whole(home: Path) -> Ground:
     return ground
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["kill-server", "kill-host", "disk-full", "second-failure"])
 def test_nothing_acknowledged_is_lost_and_the_group_comes_back(home: Path, name: str) -> None:
     report = drill(home, name, rounds=1, seed=1)
@@ -61,6 +62,7 @@ def test_nothing_acknowledged_is_lost_and_the_group_comes_back(home: Path, name:
     is_whole(home)
 
 
+@pytest.mark.long
 def test_what_is_broken_is_put_right_when_the_drill_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -72,6 +74,7 @@ def test_what_is_broken_is_put_right_when_the_drill_fails(home: Path, monkeypatc
     is_whole(home)
 
 
+@pytest.mark.long
 def test_a_lost_row_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that somebody deletes while the drill runs are lost rows."""
 
@@ -105,6 +108,7 @@ def test_a_group_of_one_node_is_not_broken(single_home: Path) -> None:
         drill(single_home, "kill-server")
 
 
+@pytest.mark.long
 def test_up_mends_what_a_killed_drill_left(home: Path) -> None:
     ground = is_whole(home)
     fault: Fault = FAULTS["freeze"](ground, drills.random.Random(1))

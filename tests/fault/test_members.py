@@ -138,7 +138,7 @@ from pgherd.local import herd as local
 from pgherd import members
 home, where = Path(sys.argv[1]), sys.argv[2]
 
-def die(*_):
+def die(*_, **__):
     os._exit(9)
 
 async def dying(*_):

@@ -322,7 +322,7 @@ def test_ctrl_c_undoes_what_is_under_way_and_a_second_change_is_refused_at_once(
         assert running.returncode == 130, said
         assert b"stopped after 0 of 1 moves" in said
         check_nothing_left(home)
-        again = subprocess.run([*command[:5], *command[7:], "--json"], env=environment, capture_output=True, check=True)
+        again = subprocess.run([*command[:6], *command[8:], "--json"], env=environment, capture_output=True, check=True)
         document = json.loads(again.stdout)
         assert [m["shards"] for m in document["moves"]] == [["doc_0"]]
         assert document["moves"][0]["writers_waited_ms"] > 0

@@ -96,10 +96,12 @@ class Whereabouts:
                     await asyncio.wait_for(others.wait(), HEAD_START_S)
             return node, await AsyncConnection.connect(**self.conninfo_of(node), **options)
 
-        tasks = {asyncio.ensure_future(ask(n)) for n in nodes}
+        asked = [asyncio.ensure_future(ask(n)) for n in nodes]
+        waiting = set(asked)
+        taken: Connection | None = None
         try:
-            while tasks:
-                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     error = task.exception()
                     if isinstance(error, psycopg.OperationalError):
@@ -109,16 +111,15 @@ class Whereabouts:
                     else:
                         node, connection = task.result()
                         if not in_recovery(connection):
-                            self._last[group] = node
-                            return connection, failure
-                        await connection.close()
+                            self._last[group], taken = node, connection
+                            return taken, failure
                 others.set()
             return None, failure
         finally:
-            for task in tasks:
+            for task in waiting:
                 task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(result, tuple):
+            for result in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(result, tuple) and result[1] is not taken:
                     await result[1].close()
 
     def connect_now(self, group: str, **options: Any) -> SyncConnection:
@@ -170,7 +171,16 @@ class Whereabouts:
             return None, failure
         finally:
             over.set()
+            for future, node in asked.items():
+                if node != self._last.get(group):
+                    future.add_done_callback(_close)
             pool.shutdown(wait=False)
+
+
+def _close(future: Future[SyncConnection | None]) -> None:
+    """Close the connection of an attempt that came second."""
+    if not future.cancelled() and future.exception() is None and (connection := future.result()) is not None:
+        connection.close()
 
 
 def in_recovery(connection: psycopg.BaseConnection[Any]) -> bool:

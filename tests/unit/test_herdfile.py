@@ -91,6 +91,8 @@ def test_dsn_survives_odd_characters() -> None:
         "host": "::1,/run/pg",
         "port": "5432,5433",
         "passfile": "/a b/100%&?#/pg pass",
+        "target_session_attrs": "read-write",
+        "connect_timeout": "2",
     }
 
 

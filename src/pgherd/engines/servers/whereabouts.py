@@ -113,12 +113,14 @@ class Whereabouts:
                     await asyncio.wait_for(others.wait(), HEAD_START_S)
             return node, await AsyncConnection.connect(**{**self.conninfo_of(node), **options})
 
-        tasks = {asyncio.ensure_future(ask(n)) for n in nodes}
+        asked = [asyncio.ensure_future(ask(n)) for n in nodes]
+        waiting = set(asked)
+        taken: Connection | None = None
         deadline = time.monotonic() + patience_s
         try:
-            while tasks:
+            while waiting:
                 left_s = max(0.0, deadline - time.monotonic())
-                done, tasks = await asyncio.wait(tasks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                done, waiting = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     break
                 for task in done:
@@ -130,17 +132,16 @@ class Whereabouts:
                     else:
                         node, connection = task.result()
                         if not in_recovery(connection):
-                            self._last[group] = node
-                            return connection, failure
-                        await connection.close()
+                            self._last[group], taken = node, connection
+                            return taken, failure
                         deadline = min(deadline, time.monotonic() + patience_s / 2)  # the others have had as long
                 others.set()
             return None, failure
         finally:
-            for task in tasks:
+            for task in waiting:
                 task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(result, tuple):
+            for result in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(result, tuple) and result[1] is not taken:
                     await result[1].close()
 
     def connect_now(self, group: str, node: str | None = None, **options: Any) -> SyncConnection:
@@ -198,7 +199,16 @@ class Whereabouts:
             return None, failure
         finally:
             over.set()
+            for future, node in asked.items():
+                if node != self._last.get(group):
+                    future.add_done_callback(_close)
             pool.shutdown(wait=False)
+
+
+def _close(future: Future[SyncConnection | None]) -> None:
+    """Close the connection of an attempt that came second."""
+    if not future.cancelled() and future.exception() is None and (connection := future.result()) is not None:
+        connection.close()
 
 
 def in_recovery(connection: psycopg.BaseConnection[Any]) -> bool:

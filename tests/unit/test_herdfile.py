@@ -82,7 +82,7 @@ def test_dsn_names_all_nodes_or_a_regions(tmp_path: Path) -> None:
 def test_dsn_survives_odd_characters() -> None:
     home = Path("/a b/100%&?#")
     node = HerdNode("n", "n", "::1", 5432, Label("local", "r", "a"))
-    socket = replace(node, name="s", group="s", host="/run/pg", port=5433)
+    socket = replace(node, name="s", host="/run/pg", port=5433)
     herd = HerdFile(EngineName.FLEET, "d/b?x", "me@home:1", str(home / "pg pass"), (node, socket))
     found = conninfo_to_dict(herd.dsn(home))
     assert found == {

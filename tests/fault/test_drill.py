@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,11 @@ def home() -> Iterator[Path]:
 
 def is_whole(home: Path) -> Ground:
     """The herd, redundant, without a trace of a drill."""
-    ground = Ground(home, None)
-    ground.await_redundant()
-    with ground.connect() as connection:
-        assert connection.execute("SELECT FROM pg_namespace WHERE nspname = 'pgherd_drill'").fetchone() is None
-    return ground
+    with closing(Ground(home, None)) as ground:  # one that was closed opens again when it is asked
+        ground.await_redundant()
+        with ground.connect() as connection:
+            assert connection.execute("SELECT FROM pg_namespace WHERE nspname = 'pgherd_drill'").fetchone() is None
+        return ground
 
 
 @pytest.mark.long
@@ -93,6 +94,7 @@ def test_a_lost_row_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not found.kept
 
 
+@pytest.mark.long
 def test_what_can_not_be_drilled_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no drill"):
         drill(home, "burn")
@@ -124,6 +126,7 @@ def test_up_mends_what_a_killed_drill_left(home: Path) -> None:
     assert Processes(home / "nodes" / primary.name).pids()
 
 
+@pytest.mark.long
 def test_a_herd_that_is_down_is_not_drilled(home: Path) -> None:
     LocalHerd(home).down()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,19 +83,19 @@ def drill(
     """
     say = progress or (lambda _: None)
     chance = random.Random(seed)  # noqa: S311 - choices, not secrets
-    ground = Ground(home, group)
-    ground.join()
-    fault = fault_of(name, ground, chance)
-    done: list[tuple[Round, Trace]] = []
-    try:
-        fault.prepare()
-        for number in range(1, rounds + 1):
-            say(f"{name}, round {number} of {rounds}")
-            done.append(run_round(ground, fault, chance, say))
-            if on_round:
-                on_round(number, done[-1][0])
-    finally:
-        fault.finish()
+    with closing(Ground(home, group)) as ground:
+        ground.join()
+        fault = fault_of(name, ground, chance)
+        done: list[tuple[Round, Trace]] = []
+        try:
+            fault.prepare()
+            for number in range(1, rounds + 1):
+                say(f"{name}, round {number} of {rounds}")
+                done.append(run_round(ground, fault, chance, say))
+                if on_round:
+                    on_round(number, done[-1][0])
+        finally:
+            fault.finish()
     return Report(name, str(ground.group.name), fault.how, tuple(r for r, _ in done), tuple(t for _, t in done))
 
 

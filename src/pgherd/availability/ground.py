@@ -60,6 +60,10 @@ class Ground:
         self.enter: Callable[[str], None] | None = None
         """puts the calling thread onto the machine of a node, where machines have networks of their own"""
 
+    def close(self) -> None:
+        """Hang up on etcd."""
+        self.store.close()
+
     def _chosen(self, name: str | None) -> Group:
         groups = self.file.groups()
         for group in groups:

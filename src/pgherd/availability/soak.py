@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from ..errors import HerdError
@@ -30,21 +31,21 @@ HARMFUL = ("kill-server", "kill-node", "kill-host", "freeze", "lose-etcd", "disk
 def soak(home: Path, seed: int, rounds: int, minutes: float) -> list[tuple[str, Round]]:
     """Break the first group of ``home`` up to ``rounds`` times, beginning no round after ``minutes``."""
     chance = random.Random(seed)  # noqa: S311 - choices, not secrets
-    ground = Ground(home, None)
-    ground.join()
-    ends = time.monotonic() + 60 * minutes
-    done: list[tuple[str, Round]] = []
-    for number in range(1, rounds + 1):
-        if time.monotonic() > ends:
-            break
-        fault = fault_of(chance.choice(HARMFUL), ground, chance)
-        fault.prepare()
-        found, _ = run_round(ground, fault, chance, lambda _: None)
-        done.append((fault.name, found))
-        told = f"{found.rto_s:6.2f} s, {found.acknowledged:6d} acknowledged, {found.lost} lost"
-        print(f"{number:3d} {fault.name:15s} {told}, redundant after {found.redundant_again_s:.1f} s", flush=True)
-        for violation in found.violations:
-            print(f"    {violation.anomaly.value}: {violation.detail}", flush=True)
+    with closing(Ground(home, None)) as ground:
+        ground.join()
+        ends = time.monotonic() + 60 * minutes
+        done: list[tuple[str, Round]] = []
+        for number in range(1, rounds + 1):
+            if time.monotonic() > ends:
+                break
+            fault = fault_of(chance.choice(HARMFUL), ground, chance)
+            fault.prepare()
+            found, _ = run_round(ground, fault, chance, lambda _: None)
+            done.append((fault.name, found))
+            told = f"{found.rto_s:6.2f} s, {found.acknowledged:6d} acknowledged, {found.lost} lost"
+            print(f"{number:3d} {fault.name:15s} {told}, redundant after {found.redundant_again_s:.1f} s", flush=True)
+            for violation in found.violations:
+                print(f"    {violation.anomaly.value}: {violation.detail}", flush=True)
     return done
 
 

@@ -21,6 +21,8 @@ from pgherd.herdfile import HerdNode
 from pgherd.local.processes import is_alive
 from pgherd.sync import Herd
 
+pytestmark = pytest.mark.long
+
 
 class Writer(threading.Thread):
     """Upserts rows with growing ids, one at a time, until told to stop; keeps what was acknowledged."""
@@ -86,9 +88,7 @@ def frozen(replicated: Replicated, node: HerdNode) -> None:
     replicated.processes(node).signal(signal.SIGSTOP)
 
 
-@pytest.mark.parametrize(
-    "broken", [killed_server, *(pytest.param(f, marks=pytest.mark.long) for f in (killed_node, frozen))]
-)
+@pytest.mark.parametrize("broken", [killed_server, killed_node, frozen])
 def test_a_standby_takes_over_and_the_old_primary_comes_back(
     replicated: Replicated, writer: Writer, broken: object
 ) -> None:
@@ -101,7 +101,6 @@ def test_a_standby_takes_over_and_the_old_primary_comes_back(
         assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
 
 
-@pytest.mark.long
 def test_a_machine_that_is_gone_is_judged_by_the_others(replicated: Replicated, writer: Writer) -> None:
     old = replicated.primary()
     replicated.kill_machine(old)
@@ -115,7 +114,6 @@ def test_a_machine_that_is_gone_is_judged_by_the_others(replicated: Replicated, 
     assert replicated.primary() == new
 
 
-@pytest.mark.long
 def test_a_second_failure_right_after_the_first_loses_nothing(replicated: Replicated, writer: Writer) -> None:
     first = replicated.primary()
     killed_node(replicated, first)
@@ -126,7 +124,6 @@ def test_a_second_failure_right_after_the_first_loses_nothing(replicated: Replic
     wait_until(replicated.in_step)
 
 
-@pytest.mark.long
 def test_a_planned_switchover(replicated: Replicated, writer: Writer) -> None:
     old = replicated.primary()
     to = next(n for n in replicated.nodes if n != old)
@@ -142,7 +139,6 @@ def test_a_planned_switchover(replicated: Replicated, writer: Writer) -> None:
         switchover(replicated.home, "main", "nobody")
 
 
-@pytest.mark.long
 def test_reads_go_on_through_a_failover(replicated: Replicated, client: Herd) -> None:
     table = client.table("entry")
     table.upsert([{"id": i, "place": p, "embedding": [i, 0, 0, 1]} for i in (1, 2) for p in ("here", "there")])
@@ -153,7 +149,6 @@ def test_reads_go_on_through_a_failover(replicated: Replicated, client: Herd) ->
     assert client.sql("SELECT count(*) AS n FROM entry WHERE id < 3 AND place = 'here'", region="other") == [{"n": 2}]
 
 
-@pytest.mark.long
 def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: Replicated, client: Herd) -> None:
     """PostgreSQL calls it a success, with a warning; the row is on one server only."""
     primary = replicated.primary()

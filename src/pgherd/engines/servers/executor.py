@@ -30,7 +30,8 @@ LOCK_WAIT_S = 10.0
 SWAP_S = 0.2
 """How long a move's commit may wait, for locks and last rows together: writers queue behind it meanwhile, and it may be
 part of a deadlock that spans servers, which no detector sees. So it gives up before it hurts, lets everybody pass,
-and tries again. What is left to do once it has waited for all takes a fraction of that."""
+and tries again, after half of its attempts with twice the time. What is left to do once it has waited for all takes a
+fraction of that."""
 SWAP_PAUSE_S = 0.5
 SWAP_ATTEMPTS = 25
 HOLDS = ("hold_writers", "hold_shard", "hold_readers", "catch_up")
@@ -163,17 +164,24 @@ class _Run:
         """A transaction in which all of the phase's commits are done, and since when it has kept anybody waiting."""
         if not phase.afters:
             return await _try(self._pools, phase, self._tell, LOCK_WAIT_S)
-        tell = self._tell
+        told: set[int] = set()
+
+        def tell(steps: Sequence[Step]) -> None:
+            """What is tried again is told once."""
+            new = [s for s in steps if id(s) not in told]
+            told.update(map(id, new))
+            self._tell(new)
+
         for attempt in range(1, SWAP_ATTEMPTS + 1):
             began = monotonic()
             try:
                 if moved:
                     moved.attempts = attempt
-                return await _try(self._pools, phase, tell, SWAP_S, limit=True)
+                wait_s = SWAP_S if attempt <= SWAP_ATTEMPTS // 2 else 2 * SWAP_S
+                return await _try(self._pools, phase, tell, wait_s, limit=True)
             except HerdBusy:
                 if attempt == SWAP_ATTEMPTS:
                     raise
-                tell = _tell_nobody
             if moved:
                 moved.writers_waited_ms = max(moved.writers_waited_ms, 1000 * (monotonic() - began))
             await asyncio.sleep(SWAP_PAUSE_S)
@@ -183,10 +191,6 @@ class _Run:
                 else:
                     await _build_all(self._pools, [step])
         raise AssertionError("the last attempt returns or raises")
-
-
-def _tell_nobody(steps: Sequence[Step]) -> None:
-    """What is tried again was told before."""
 
 
 async def _try(

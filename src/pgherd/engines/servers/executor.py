@@ -18,7 +18,7 @@ from ...planning.plan import NOBODY, Phase, Plan, Step
 from ..base import Connection, OnStep
 from ..conduct import Conduct, Moved
 from ..failures import talking_to
-from .building import build_index, builds_on
+from .building import build_index, builds_on, parts_on, with_resources
 from .changelock import CHANGE_LOCK, change_lock
 from .moving import catch_up, copy_rows, watched
 from .pools import Pools
@@ -147,12 +147,16 @@ class _Run:
             for step in together:
                 if step.moving is None or kind != "catch_up":
                     self._tell([step])
-                    await self._timed(step, self._moved[number])
+                    await self._timed(step, self._phases[number], self._moved[number])
 
-    async def _timed(self, step: Step, moved: Moved | None) -> None:
+    async def _timed(self, step: Step, phase: Phase, moved: Moved | None) -> None:
         began = monotonic()
         if step.moving and moved:
             await copy_rows(self._pools, step, self._bucket, self._conduct, moved)
+        elif step.index:
+            beside = [p for p in self._phases if p.move] if phase.move else [phase]
+            builds = parts_on(phase.result, step, beside, self._conduct.jobs)
+            await _build_part(self._pools, step, phase.result, builds, self._conduct)
         else:
             await _build_all(self._pools, [step], self._conduct)
         if moved and step.kind == "copy_rows":
@@ -349,6 +353,16 @@ async def _build(pools: Pools, step: Step, group: str, conduct: Conduct) -> None
         with talking_to(group, f"doing {step.kind} {step.target}"):
             async with watched(pools, step, group, pid, conduct):
                 await _run_build(connection, step, group)
+
+
+async def _build_part(pools: Pools, step: Step, topology: Topology, builds: int, conduct: Conduct) -> None:
+    """An index of a table that nobody uses yet, with the machine's memory and processors."""
+    group = step.groups[0]
+    async with pools.connection(group) as connection:
+        pid = connection.pgconn.backend_pid
+        with talking_to(group, f"doing {step.kind} {step.target}"):
+            async with watched(pools, step, group, pid, conduct):
+                await with_resources(connection, step, topology, builds, lambda: _run_build(connection, step, group))
 
 
 async def _run_build(connection: Connection, step: Step, group: str) -> None:

@@ -536,3 +536,20 @@ def test_an_index_on_its_way_gets_the_memory_of_its_graph(home: Path) -> None:
     seen = ask(home, "b", "SELECT target, memory FROM seen WHERE target LIKE '%v\\_idx'")
     assert len(seen) == 3, ask(home, "b", "SELECT * FROM seen")
     assert all(memory > 1 << 20 for _, memory in seen), seen
+
+
+def test_search_in_sql_follows_a_move_as_it_is(home: Path) -> None:
+    """A move sends no search function to anybody: they look up where shards are."""
+    with pgherd.connect(home=home) as herd:
+        apply(herd, BUSY)
+        herd.table("doc").insert([{"id": i, "n": 0, "v": [i % 7] * 8} for i in range(100)])
+        for target in ("b", "c"):
+            plan = move_of(herd, target, "doc_0")
+            assert "search" not in "".join(s.sql for s in plan.steps)
+            herd.execute(plan)
+            wanted = sorted(herd.topology.homes.items())
+            for group in GROUPS:
+                assert sorted(ask(home, group, "SELECT relation, group_name FROM pgherd.home")) == wanted
+                found = ask(home, group, "SELECT shard, home FROM pgherd.search_doc('[1,1,1,1,1,1,1,1]', 100)")
+                assert len(found) == 100
+                assert {(f"public.{shard}", at) for shard, at in found} == set(wanted)

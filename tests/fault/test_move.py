@@ -17,6 +17,7 @@ from pgherd import herdfile
 from pgherd.engines.servers import executor
 from pgherd.errors import GroupUnavailable, HerdBusy
 from pgherd.local.herd import LocalHerd
+from pgherd.model.codec import topology_to_json
 from pgherd.model.names import Name
 from pgherd.model.placement import Label
 from pgherd.model.topology import EngineName
@@ -552,4 +553,8 @@ def test_search_in_sql_follows_a_move_as_it_is(home: Path) -> None:
                 assert sorted(ask(home, group, "SELECT relation, group_name FROM pgherd.home")) == wanted
                 found = ask(home, group, "SELECT shard, home FROM pgherd.search_doc('[1,1,1,1,1,1,1,1]', 100)")
                 assert len(found) == 100
+                ((document,),) = ask(
+                    home, group, "SELECT document FROM pgherd.topology ORDER BY generation DESC LIMIT 1"
+                )
+                assert document == topology_to_json(herd.topology)
                 assert {(f"public.{shard}", at) for shard, at in found} == set(wanted)

@@ -103,7 +103,7 @@ def check_removable(home: Path) -> None:
     _check_not_replicated(
         herdfile.read(home),
         "keeps its groups: Patroni and the watchers of all machines would have to forget one together",
-        "pgherd node drain GROUP moves all its shards away: then no search asks it, until pgherd rebalance fills it again",
+        "pgherd node drain GROUP moves its shards away: then no search asks it, until pgherd rebalance fills it again",
     )
 
 

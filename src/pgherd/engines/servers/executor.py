@@ -61,13 +61,13 @@ async def execute(
                     await run.settle(phase)
                 with talking_to(first_group):
                     generation = await read_generation(connection)
+                    if not number and phase.move:
+                        before = await read_topology(connection)
                 if generation != parent:
                     raise StalePlan(
                         f"the plan was made for generation {parent}, the herd is at {generation}",
                         hint="make the plan again (run the same command)",
                     )
-                if not number and phase.move:
-                    before = await read_topology(connection)
                 await run.phase(number, before)
                 parent, before = phase.result.generation, phase.result
         finally:

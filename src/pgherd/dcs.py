@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -117,6 +118,18 @@ class Store:
                     if "already" not in str(error):
                         raise
             self._authenticate()
+
+    def replace_member(self, peer_url: str) -> None:
+        """Forget the member at ``peer_url``, whose data is lost, and expect one there that knows nothing yet."""
+        for member in self._call("/v3/cluster/member/list", {}).get("members", ()):
+            if peer_url in member.get("peerURLs", ()):
+                with suppress(_Refused):  # carried out already, if it was asked twice
+                    self._call("/v3/cluster/member/remove", {"ID": member["ID"]})
+        try:
+            self._call("/v3/cluster/member/add", {"peerURLs": [peer_url]})
+        except _Refused as error:
+            if "exist" not in str(error):
+                raise
 
     def close(self) -> None:
         """Close the calling thread's connection."""

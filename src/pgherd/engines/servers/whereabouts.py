@@ -19,6 +19,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ...local import passfile
+from ...model.tls import HERD_CA
 from ...model.topology import Group, Node
 from ..base import Connection
 
@@ -64,12 +65,24 @@ class Whereabouts:
 
     def conninfo_of(self, node: Node) -> dict[str, Any]:
         """The libpq parameters that reach one node."""
-        found = {**self._base, "host": node.host, "port": node.port}
+        found = {**self._base, **self._tls(node), "host": node.host, "port": node.port}
         if "passfile" in found:
             # Given outright, or a PGPASSWORD in the environment would be used instead of the file.
             path, user = Path(found["passfile"]), found.get("user", "")
             found["password"] = passfile.lookup(path, node.host, node.port, found.get("dbname", ""), user)
         return found
+
+    def _tls(self, node: Node) -> dict[str, str | None]:
+        """How the topology says that a node is reached; what the DSN of whoever opened the herd says comes first.
+
+        Who has the herd's CA (``sslrootcert`` in the base) verifies with it; the path in the topology is the servers'.
+        """
+        tls = node.tls
+        if tls is None or "sslmode" in self._base:
+            return {}
+        if tls.sslrootcert == HERD_CA:
+            return {"sslmode": tls.sslmode.value} if "sslrootcert" in self._base else {}
+        return {"sslrootcert": None, **tls.parameters()}
 
     def _candidates(self, group: str) -> list[Node]:
         """The group's nodes, the likeliest primary first."""

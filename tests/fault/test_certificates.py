@@ -235,6 +235,7 @@ def test_a_home_from_before_there_was_tls_gets_it_when_it_is_down(
         local.up(tls=False)
 
 
+@pytest.mark.long
 def test_a_herd_without_tls_says_so_and_can_get_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from conftest import reachable
 
@@ -264,6 +265,7 @@ def test_an_open_watchers_file_is_refused(tmp_path: Path) -> None:
         machine.read(tmp_path)
 
 
+@pytest.mark.long
 def test_a_server_that_joins_may_have_a_ca_of_its_own(
     local: LocalHerd, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 import pgherd
@@ -18,6 +19,7 @@ from conftest import reachable
 from pgherd import dialect, herdfile
 from pgherd.cli.main import main
 from pgherd.local.herd import LocalHerd
+from pgherd.local.processes import Processes
 from pgherd.model.placement import Label
 from pgherd.sync import Herd
 
@@ -56,6 +58,31 @@ def local(tmp_path: Path) -> Iterator[LocalHerd]:
         found.destroy()
 
 
+class Callers(threading.Thread):
+    """Which ports each region's servers call others from, looked at again and again."""
+
+    def __init__(self, local: LocalHerd) -> None:
+        super().__init__(daemon=True)
+        self._nodes: dict[str, list[Processes]] = {}
+        for n in herdfile.read(local.home).nodes:
+            self._nodes.setdefault(n.label.region, []).append(Processes(local.home / "nodes" / n.name))
+        self._over = threading.Event()
+        self.ports: dict[str, set[int]] = {region: set() for region in self._nodes}
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(0.05):
+            open_now = [(c.pid, c.laddr.port) for c in psutil.net_connections("tcp4") if c.raddr]
+            for region, nodes in self._nodes.items():
+                pids = {pid for n in nodes for pid in n.pids()}
+                self.ports[region] |= {port for pid, port in open_now if pid in pids}
+
+    def end(self) -> dict[str, set[int]]:
+        self._over.set()
+        self.join()
+        return self.ports
+
+
 def marker(region: str) -> str:
     return f"<<pinned to {region}>>"
 
@@ -71,7 +98,7 @@ def test_no_row_of_a_region_on_a_connection_to_another(local: LocalHerd) -> None
     file = herdfile.read(local.home)
     region_of = {n.port: n.label.region for n in file.nodes}
     east = [n for n in file.nodes if n.group == "east"]
-    capture = Capture()
+    capture, callers = Capture(), Callers(local)
     try:
         with pgherd.connect(home=local.home, patience_s=90) as herd:
             parts = [SPACE.format(r) + "".join(SHARD.format(r, i) for i in range(4)) for r in ("east", "west")]
@@ -97,12 +124,15 @@ def test_no_row_of_a_region_on_a_connection_to_another(local: LocalHerd) -> None
             search(herd)
             assert len(note.search([1.0, 1, 2, 3], k=5, where={"place": "us-east"})) == 5
     finally:
-        found = capture.end()
+        found, called_from = capture.end(), callers.end()
     assert capture.dropped == 0
     for region in REGIONS:
         carrying = [s for s, data in found.items() if marker(region).encode() in data]
         strangers = [s for s in carrying if region not in ends(s, region_of) or len(ends(s, region_of)) != 1]
         assert strangers == [], f"rows of {region} went over {strangers}, ports are {region_of}"
+        others = {port for r, ports in called_from.items() if r != region for port in ports} - set(region_of)
+        fetched = [s for s in carrying if others & set(s)]
+        assert fetched == [], f"servers of another region fetched rows of {region} over {fetched}"
         assert {p for s in carrying for p in s} & {n.port for n in file.nodes if n.label.region == region}
     assert len({p for s, d in found.items() if marker("us-east").encode() in d for p in s} & {n.port for n in east}) > 1
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from pgherd import connect, herdfile
+from pgherd.cli.main import main
 from pgherd.engines.candidate import parameters_of
 from pgherd.errors import BadInput, UnsafeSetting
 from pgherd.herdfile import refuse_plain
@@ -97,6 +99,15 @@ def test_another_machine_is_not_reached_without_tls(mode: str | None, tmp_path: 
         with pytest.raises(UnsafeSetting, match=r"10\.9\.8\.7") as caught:
             refused()
         assert "hush" not in str(caught.value.as_json())
+
+
+def test_attaching_another_machine_without_tls_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.toml").write_text(HEAD + NODE.format("127.0.0.1", "here") + NODE.format("10.9.8.7", "far"))
+    assert main(["attach", str(tmp_path / "in.toml"), "--home", str(tmp_path / "home"), "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "unsafe_setting"
+    assert not (tmp_path / "home").exists()
 
 
 def test_libpqs_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:

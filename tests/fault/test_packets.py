@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -59,7 +60,7 @@ def local(tmp_path: Path) -> Iterator[LocalHerd]:
 
 
 class Callers(threading.Thread):
-    """Which ports each region's servers call others from, looked at again and again."""
+    """Which servers each region's servers call, looked at again and again: ports, from and to."""
 
     def __init__(self, local: LocalHerd) -> None:
         super().__init__(daemon=True)
@@ -67,20 +68,20 @@ class Callers(threading.Thread):
         for n in herdfile.read(local.home).nodes:
             self._nodes.setdefault(n.label.region, []).append(Processes(local.home / "nodes" / n.name))
         self._over = threading.Event()
-        self.ports: dict[str, set[int]] = {region: set() for region in self._nodes}
+        self.calls: dict[str, set[Stream]] = {region: set() for region in self._nodes}
         self.start()
 
     def run(self) -> None:
         while not self._over.wait(0.05):
-            open_now = [(c.pid, c.laddr.port) for c in psutil.net_connections("tcp4") if c.raddr]
+            open_now = [(c.pid, (c.laddr.port, c.raddr.port)) for c in psutil.net_connections("tcp4") if c.raddr]
             for region, nodes in self._nodes.items():
                 pids = {pid for n in nodes for pid in n.pids()}
-                self.ports[region] |= {port for pid, port in open_now if pid in pids}
+                self.calls[region] |= {ports for pid, ports in open_now if pid in pids}
 
-    def end(self) -> dict[str, set[int]]:
+    def end(self) -> dict[str, set[Stream]]:
         self._over.set()
         self.join()
-        return self.ports
+        return self.calls
 
 
 def marker(region: str) -> str:
@@ -96,50 +97,74 @@ def rows(region: str, first: int, count: int) -> list[dict[str, object]]:
 
 def test_no_row_of_a_region_on_a_connection_to_another(local: LocalHerd) -> None:
     file = herdfile.read(local.home)
-    region_of = {n.port: n.label.region for n in file.nodes}
-    east = [n for n in file.nodes if n.group == "east"]
+    with listening(local) as heard, pgherd.connect(home=local.home, patience_s=90) as herd:
+        parts = [SPACE.format(r) + "".join(SHARD.format(r, i) for i in range(4)) for r in ("east", "west")]
+        herd.execute(herd.plan(dialect.parse(SCHEMA + "".join(parts))))
+        note = herd.table("note")
+        for region in REGIONS:
+            note.upsert(rows(region, 0, 400))
+        search(herd)
+        assert homes(local.home) == {"east", "east2"}
+        over, written = threading.Event(), list[int]()
+        writer = threading.Thread(target=write, args=(local.home, over, written))
+        writer.start()
+        try:
+            for command in (["node", "drain", "east2"], ["rebalance"]):
+                assert main([*command, "--home", str(local.home), "--json"]) == 0
+            assert homes(local.home) == {"east", "east2"}
+            fail_over(local)
+            reached = len(written)
+            wait_until(lambda: len(written) > reached + 3, 180)
+        finally:
+            over.set()
+            writer.join()
+        search(herd)
+        assert len(note.search([1.0, 1, 2, 3], k=5, where={"place": "us-east"})) == 5
+    for region in REGIONS:
+        assert heard.strangers(region) == []
+    servers = {p for stream in heard.carrying("us-east") for p in stream}
+    assert len(servers & {n.port for n in file.nodes if n.group == "east"}) > 1, "standbys were heard, too"
+    assert servers & {n.port for n in file.nodes if n.group == "east2"}
+    assert heard.carrying("us-west")
+    with listening(local) as heard, pgherd.connect(home=local.home, patience_s=90) as herd:
+        assert herd.sql("SELECT words FROM note WHERE place = 'us-east' LIMIT 1", region="us-west")
+        time.sleep(0.5)  # the west's server keeps its link
+    assert heard.strangers("us-east") != [], "whoever listens would hear a leak"
+    assert heard.strangers("us-west") == []
+
+
+class Heard:
+    """What was said between which ports."""
+
+    def __init__(self, file: herdfile.HerdFile) -> None:
+        self.region_of = {n.port: n.label.region for n in file.nodes}
+        self.streams: dict[Stream, bytes] = {}
+        self.calls: dict[str, set[Stream]] = {}
+
+    def carrying(self, region: str) -> list[Stream]:
+        """The connections on which rows of the region went, by their ports, from and to."""
+        return [s for s, data in self.streams.items() if marker(region).encode() in data]
+
+    def strangers(self, region: str) -> list[Stream]:
+        """Those that were not to a server of that region, or that a server of another region had made."""
+        others = {s for r, calls in self.calls.items() if r != region for s in calls}
+        return [
+            (source, target)
+            for source, target in self.carrying(region)
+            if {self.region_of.get(source), self.region_of.get(target)} != {region, None}
+            or {(source, target), (target, source)} & others
+        ]
+
+
+@contextmanager
+def listening(local: LocalHerd) -> Iterator[Heard]:
+    heard = Heard(herdfile.read(local.home))
     capture, callers = Capture(), Callers(local)
     try:
-        with pgherd.connect(home=local.home, patience_s=90) as herd:
-            parts = [SPACE.format(r) + "".join(SHARD.format(r, i) for i in range(4)) for r in ("east", "west")]
-            herd.execute(herd.plan(dialect.parse(SCHEMA + "".join(parts))))
-            note = herd.table("note")
-            for region in REGIONS:
-                note.upsert(rows(region, 0, 400))
-            search(herd)
-            assert homes(local.home) == {"east", "east2"}
-            over, written = threading.Event(), list[int]()
-            writer = threading.Thread(target=write, args=(local.home, over, written))
-            writer.start()
-            try:
-                for command in (["node", "drain", "east2"], ["rebalance"]):
-                    assert main([*command, "--home", str(local.home), "--json"]) == 0
-                assert homes(local.home) == {"east", "east2"}
-                fail_over(local)
-                reached = len(written)
-                wait_until(lambda: len(written) > reached + 3, 180)
-            finally:
-                over.set()
-                writer.join()
-            search(herd)
-            assert len(note.search([1.0, 1, 2, 3], k=5, where={"place": "us-east"})) == 5
+        yield heard
     finally:
-        found, called_from = capture.end(), callers.end()
+        heard.streams, heard.calls = capture.end(), callers.end()
     assert capture.dropped == 0
-    for region in REGIONS:
-        carrying = [s for s, data in found.items() if marker(region).encode() in data]
-        strangers = [s for s in carrying if region not in ends(s, region_of) or len(ends(s, region_of)) != 1]
-        assert strangers == [], f"rows of {region} went over {strangers}, ports are {region_of}"
-        others = {port for r, ports in called_from.items() if r != region for port in ports} - set(region_of)
-        fetched = [s for s in carrying if others & set(s)]
-        assert fetched == [], f"servers of another region fetched rows of {region} over {fetched}"
-        assert {p for s in carrying for p in s} & {n.port for n in file.nodes if n.label.region == region}
-    assert len({p for s, d in found.items() if marker("us-east").encode() in d for p in s} & {n.port for n in east}) > 1
-
-
-def ends(stream: Stream, region_of: dict[int, str]) -> set[str]:
-    """The regions of a connection's servers: one, that of its server; of both its ends, if a server called another."""
-    return {region_of[p] for p in stream if p in region_of}
 
 
 def homes(home: Path) -> set[str]:

@@ -87,7 +87,7 @@ def parameters(share: int) -> dict[str, str | int]:
     }
 
 
-def text(port: int, share: int, tls: bool) -> str:
+def text(port: int, share: int, tls: bool = False) -> str:
     """The configuration file of such a server."""
     chosen = {**parameters(share), **(TLS if tls else {}), "port": port}
     return _HEAD + "".join(f"{name} = '{value}'\n" for name, value in chosen.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,16 +34,26 @@ class Entry:
     trusted: bool | None
 
 
-def inventory(home: Path, herd: HerdFile) -> list[Entry]:
-    """The CAs that are trusted, and the certificate that each server shows (or, of one that is down, would show)."""
+def inventory(home: Path, herd: HerdFile, *, asking: bool = True) -> list[Entry]:
+    """The CAs that are trusted, and the certificate that each server shows (or, of one that is down, would show).
+
+    Not ``asking``: files say what local servers show, and nobody waits for one that doesn't answer.
+    """
+
+    def shown(node: HerdNode) -> x509.Certificate | None:
+        if asking or node.data_directory is None:
+            return presented(node.host, node.port) or _kept(node)
+        return _kept(node)
+
     cas = certificates.trusted(home) if herd.has_ca else []
     found = [_entry("former ca" if i else "ca", "herd", None, ca, True) for i, ca in enumerate(cas)]
-    for node in herd.nodes:
-        shown = presented(node.host, node.port) or _kept(home, node)
-        if shown is not None:
+    with ThreadPoolExecutor(min(32, len(herd.nodes))) as pool:
+        all_shown = list(pool.map(shown, herd.nodes))
+    for node, one in zip(herd.nodes, all_shown, strict=True):
+        if one is not None:
             ours = herd.has_ca and node.data_directory is not None
-            trusted = any(certificates.is_issued_by(shown, ca) for ca in cas) if ours else None
-            found.append(_entry("server", node.name, f"{node.host}:{node.port}", shown, trusted))
+            trusted = any(certificates.is_issued_by(one, ca) for ca in cas) if ours else None
+            found.append(_entry("server", node.name, f"{node.host}:{node.port}", one, trusted))
     return found
 
 
@@ -52,7 +63,7 @@ def _entry(kind: str, name: str, address: str | None, one: x509.Certificate, tru
     return Entry(kind, name, address, issuer, one.not_valid_after_utc, certificates.days_left(one), trusted)
 
 
-def _kept(home: Path, node: HerdNode) -> x509.Certificate | None:
+def _kept(node: HerdNode) -> x509.Certificate | None:
     path = Path(node.data_directory).parent / certificates.SERVER if node.data_directory else None
     return certificates.read_issued(path, "the server's key").certificate if path and path.exists() else None
 
@@ -60,7 +71,7 @@ def _kept(home: Path, node: HerdNode) -> x509.Certificate | None:
 def tls_state(home: Path, herd: HerdFile) -> dict[str, Any]:
     """The key ``tls`` of ``pgherd status``: the weakest ``sslmode`` in use, and what to do something about."""
     modes = [tls.sslmode if (tls := herd.tls_of(n)) else SslMode.PREFER for n in herd.nodes]
-    warnings = [*_weak(herd), *(_ending(e) for e in inventory(home, herd) if e.days_left < WARN_DAYS)]
+    warnings = [*_weak(herd), *(_ending(e) for e in inventory(home, herd, asking=False) if e.days_left < WARN_DAYS)]
     return {"sslmode": min(modes, key=list(SslMode).index).value, "warnings": warnings}
 
 

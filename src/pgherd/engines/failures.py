@@ -32,6 +32,15 @@ def is_connection_loss(error: BaseException) -> bool:
     return state is None or state.startswith(("08", "57P"))
 
 
+def is_untrusted(error: psycopg.Error) -> bool:
+    """Whether a server was not trusted, or had no TLS."""
+    return _complaint(error) is not None
+
+
+def _complaint(error: psycopg.Error) -> re.Match[str] | None:
+    return _UNTRUSTED.search(f"{error}\n{error.diag.message_detail or ''}")
+
+
 def translate(error: BaseException, group: str, what: str = "") -> HerdError:
     """The pgherd error for what a driver raised while talking to ``group``."""
     doing = f" while {what}" if what else ""
@@ -59,9 +68,7 @@ def translate(error: BaseException, group: str, what: str = "") -> HerdError:
 
 def _untrusted(error: BaseException) -> CertificateRefused | None:
     """What is wrong with a server's certificate, if that failed: here, or on the way from one server to another."""
-    if not isinstance(error, psycopg.Error):
-        return None
-    found = _UNTRUSTED.search(f"{error}\n{error.diag.message_detail or ''}")
+    found = _complaint(error) if isinstance(error, psycopg.Error) else None
     if found is None:
         return None
     host, port, said = found[1], int(found[2]), found[3]

@@ -22,6 +22,7 @@ from ...local import passfile
 from ...model.tls import HERD_CA
 from ...model.topology import Group, Node
 from ..base import Connection
+from ..failures import is_untrusted
 
 CONNECT_TIMEOUT_S = 5
 HEAD_START_S = 0.25
@@ -124,7 +125,7 @@ class Whereabouts:
         try:
             done, _ = await asyncio.wait(asked, timeout=FIND_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                raise failures[-1]
+                raise _telling(failures)
             self._last[group], taken = done.pop().result()
             return taken
         finally:
@@ -167,7 +168,7 @@ class Whereabouts:
             answer = found.get(timeout=FIND_TIMEOUT_S)
         except Empty:
             if first.acquire(blocking=False):  # from now on whoever comes is too late
-                raise failures[-1] from None
+                raise _telling(failures) from None
             answer = found.get()
         finally:
             over.set()
@@ -181,6 +182,11 @@ class Whereabouts:
 def in_recovery(connection: psycopg.BaseConnection[Any]) -> bool:
     """Whether the server at the other end is a standby, as it said last."""
     return connection.pgconn.parameter_status(b"in_hot_standby") == b"on"
+
+
+def _telling(failures: list[psycopg.OperationalError]) -> psycopg.OperationalError:
+    """The failure that says most: who is not trusted is what somebody has to know, else what was heard last."""
+    return next((f for f in failures if is_untrusted(f)), failures[-1])
 
 
 def _no_primary(group: str) -> psycopg.OperationalError:

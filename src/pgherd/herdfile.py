@@ -125,7 +125,8 @@ class HerdFile:
     @property
     def has_ca(self) -> bool:
         """Whether pgherd made certificates for the servers that it started."""
-        return self.tls is not None and self.tls.sslrootcert is not None
+        is_local = any(n.data_directory is not None for n in self.nodes)
+        return is_local and self.tls is not None and self.tls.sslrootcert is not None
 
     def parameters(self, user: str) -> dict[str, Any]:
         """libpq's parameters that all nodes share; sslmode is each node's own, see :meth:`groups`."""

@@ -74,6 +74,7 @@ def test_an_attached_herd_says_how_it_is_reached_and_single_nodes_too() -> None:
     assert conninfo_to_dict(herd.dsn(Path("/h")))["host"] == "db1.example", "a URI has one way of TLS"
     assert conninfo_to_dict(herd.dsn(Path("/h"), "b"))["sslmode"] == "require"
     herd.refuse_plain()
+    assert not herd.has_ca, "their certificates are others' business"
 
 
 def test_a_home_from_before_there_was_tls_says_nothing() -> None:

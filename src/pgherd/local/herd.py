@@ -312,7 +312,10 @@ class LocalHerd:
         """Make what certificates are missing or end soon, also for a herd that has no TLS yet and may get it now."""
         wanted = herd.has_ca or tls or (herd.tls is None and tls is None)
         if not wanted:
-            return replace(herd, tls=herd.tls or Tls(SslMode.DISABLE))
+            if herd.tls is None:
+                herd = replace(herd, tls=Tls(SslMode.DISABLE))
+                herd.write(self.home)
+            return herd
         if not herd.has_ca and any(Processes(self._directory(n.name)).pids() for n in _local(herd)):
             if tls:
                 raise BadInput("the herd's servers run without TLS", hint="pgherd down, then pgherd up --tls")
@@ -355,7 +358,7 @@ class LocalHerd:
         LocalServerError.
         """
         herd = herdfile.read(self.home)
-        if not herd.has_ca or not _local(herd):
+        if not herd.has_ca:
             raise BadInput(
                 f"the herd in {self.home} has no certificates of its own",
                 hint="a local herd gets them by `pgherd down` and `pgherd up --tls`; attached servers have theirs",

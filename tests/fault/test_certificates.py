@@ -159,15 +159,14 @@ def test_a_server_in_anothers_place_is_found_out(local: LocalHerd, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("name", "command", "mode"),
     [
-        ("pgpass", "status"),
-        (CA_KEY, "up"),
-        (CA_KEY, "certificates renew"),
-        (f"nodes/{EAST}/{SERVER}", "up"),
+        ("pgpass", "status", 0o604),
+        (CA_KEY, "up", 0o640),
+        (CA_KEY, "certificates renew", 0o604),
+        (f"nodes/{EAST}/{SERVER}", "up", 0o640),
     ],
 )
-@pytest.mark.parametrize("mode", [0o604, 0o640])
 def test_a_secret_that_others_can_read_is_refused(
     local: LocalHerd, capsys: pytest.CaptureFixture[str], name: str, command: str, mode: int
 ) -> None:

@@ -104,7 +104,7 @@ def fill(coordinator: Servers, data: Corpus, ef_construction: int) -> None:
 
 def _start(herd: LocalHerd, pg_config: str, password: str) -> Servers:
     """A server as the others have it, with Citus in it: that takes a restart. All have one password, to join by."""
-    node = herd.up([Label.parse(REGIONS[0])], EngineName.SINGLE, pg_config)
+    node = herd.up([Label.parse(REGIONS[0])], EngineName.SINGLE, pg_config, tls=False)
     servers = Servers(herd.home)
     change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(node.user), sql.Literal(password))
     servers.everywhere(

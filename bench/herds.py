@@ -95,7 +95,7 @@ def running(*, replicas: int = 1, **wanted: int) -> Iterator[dict[str, Servers]]
         try:
             for name, count in wanted.items():
                 engine = EngineName.SINGLE if count == 1 else EngineName.FLEET
-                made[name].up([Label.parse(r) for r in PLACES[:count]], engine, **more)
+                made[name].up([Label.parse(r) for r in PLACES[:count]], engine, tls=False, **more)
             yield {name: Servers(base / name) for name in wanted}
         finally:
             for herd in made.values():

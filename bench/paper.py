@@ -66,7 +66,7 @@ def measure(data: Corpus, servers: int, questions: int) -> dict[str, Any]:
     base.chmod(0o711)  # servers started by root run as somebody else
     local = LocalHerd(base / "herd")
     try:
-        local.up([Label.parse(f"r{i}") for i in range(servers)], EngineName.FLEET)
+        local.up([Label.parse(f"r{i}") for i in range(servers)], EngineName.FLEET, tls=False)
         with pgherd.connect(home=local.home) as herd:
             load_hashed(herd, data)
         moved = grow(local, data, servers)

@@ -15,6 +15,7 @@ __all__ = [
     "BadInput",
     "BadRow",
     "BadSchema",
+    "CertificateRefused",
     "ChangeRefused",
     "DimensionMismatch",
     "DrillFailed",
@@ -221,6 +222,13 @@ class WrongVersion(HerdError):
     """The home directory was written by another version of pgherd or PostgreSQL: use that version, or a new home."""
 
     code = "wrong_version"
+    exit_status = ExitStatus.REFUSED
+
+
+class CertificateRefused(HerdError):
+    """A server's certificate has expired or is not trusted, or it offers no TLS: the message says which and why."""
+
+    code = "certificate"
     exit_status = ExitStatus.REFUSED
 
 

@@ -18,8 +18,9 @@ from urllib.parse import quote
 
 import tomli_w
 
-from .errors import BadInput, NoSuchHerd, UnknownName, WrongVersion
+from .errors import BadInput, NoSuchHerd, UnknownName, UnsafeSetting, WrongVersion
 from .model.placement import Label
+from .model.tls import HERD_CA, SYSTEM, SslMode, Tls, is_loopback
 from .model.topology import EngineName, Group, GroupId, Node, NodeId, Role
 
 FORMAT = 1
@@ -27,6 +28,7 @@ FORMAT = 1
 FILE_NAME = "herd.toml"
 
 _REQUIRED = object()
+_TLS_KEYS = ("sslmode", "sslrootcert")
 _TOP_KEYS = ("format", "engine", "dbname", "user", "passfile", "postgres_version", "two_node", "nodes", "etcd")
 _NODE_KEYS = ("name", "group", "host", "port", "cloud", "region", "zone", "data_directory", "leaving", "rest_port")
 _ETCD_KEYS = ("name", "host", "client_port", "peer_port")
@@ -57,6 +59,8 @@ class HerdNode:
     rest_port: int | None = None
     """Patroni's REST API, of a node that has standbys beside it"""
     leaving: bool = False
+    tls: Tls | None = None
+    """How it is reached, where that is not as the herd's other nodes are."""
 
     @property
     def machine(self) -> str:
@@ -90,6 +94,8 @@ class HerdFile:
     postgres_version: str | None = None
     etcd: tuple[EtcdMember, ...] = ()
     two_node: TwoNode | None = None
+    tls: Tls | None = None
+    """How clients reach the nodes; None, in homes of before there was TLS: as libpq does by itself"""
 
     @property
     def replicated(self) -> bool:
@@ -101,11 +107,46 @@ class HerdFile:
         members: dict[str, list[Node]] = {}
         for n in self.nodes:
             role = Role.STANDBY if n.group in members else Role.PRIMARY
-            members.setdefault(n.group, []).append(Node(NodeId(n.name), n.host, n.port, n.label, role))
+            node = Node(NodeId(n.name), n.host, n.port, n.label, role, self._tls_of_links(n))
+            members.setdefault(n.group, []).append(node)
         return tuple(Group(GroupId(g), i, tuple(nodes)) for i, (g, nodes) in enumerate(members.items(), 1))
+
+    def tls_of(self, node: HerdNode) -> Tls | None:
+        """How clients reach a node."""
+        return node.tls or self.tls
+
+    def _tls_of_links(self, node: HerdNode) -> Tls | None:
+        """How other servers reach it."""
+        tls = self.tls_of(node)
+        if tls is not None and tls.sslrootcert and node.data_directory is not None:
+            return replace(tls, sslrootcert=HERD_CA)
+        return tls
+
+    @property
+    def has_ca(self) -> bool:
+        """Whether pgherd made certificates for the servers that it started."""
+        is_local = any(n.data_directory is not None for n in self.nodes)
+        return is_local and self.tls is not None and self.tls.sslrootcert is not None
+
+    def parameters(self, user: str) -> dict[str, Any]:
+        """libpq's parameters that all nodes share; sslmode is each node's own, see :meth:`groups`."""
+        base = {"user": user, "dbname": self.dbname}
+        return {**base, "sslrootcert": self.tls.sslrootcert} if self.tls and self.tls.sslrootcert else base
+
+    def tls_parameters(self) -> dict[str, str]:
+        """libpq's TLS parameters for the servers that pgherd started."""
+        return (self.tls or Tls(SslMode.DISABLE)).parameters()
+
+    def refuse_plain(self) -> None:
+        """Raise UnsafeSetting if passwords and rows would go to another machine without TLS."""
+        for node in self.nodes:
+            tls = self.tls_of(node)
+            refuse_plain(node.host, tls.sslmode if tls else None, f"node {node.name}")
 
     def dsn(self, home: Path, region: str | None = None, passfile: bool = True) -> str:
         """A libpq URI of all nodes, or of those in ``region`` (or the group of that name); it holds no password.
+
+        A URI has one way of TLS: nodes that are reached otherwise than the first are left out.
 
         Raises UnknownName for a region without nodes. Source: PostgreSQL 18 manual, 32.1.1.2 "Connection URIs".
         """
@@ -113,10 +154,13 @@ class HerdFile:
         if not nodes:
             known = ", ".join(dict.fromkeys(n.label.region for n in self.nodes))
             raise UnknownName(f"there is no region {region!r} in this herd", hint=f"regions: {known}")
+        tls = self.tls_of(nodes[0])
+        nodes = [n for n in nodes if self.tls_of(n) == tls]
         hosts = ",".join(f"{_uri_host(n.host)}:{n.port}" for n in nodes)
         options = [f"passfile={quote(str(home.absolute() / self.passfile))}"] if passfile and self.passfile else []
         if len({n.group for n in nodes}) < len(nodes):
             options += ["target_session_attrs=read-write", "connect_timeout=2"]
+        options += [f"{k}={quote(v)}" for k, v in (tls.parameters() if tls else {}).items()]
         query = "?" + "&".join(options) if options else ""
         return f"postgresql://{quote(self.user, safe='')}@{hosts}/{quote(self.dbname, safe='')}{query}"
 
@@ -130,10 +174,31 @@ class HerdFile:
             document["postgres_version"] = self.postgres_version
         if self.two_node is not None:
             document["two_node"] = self.two_node.value
+        document |= _tls_document(self.tls, home)
         document["nodes"] = [_node_document(n, home) for n in self.nodes]
         if self.etcd:
             document["etcd"] = [asdict(member) for member in self.etcd]
         write_atomically(home / FILE_NAME, tomli_w.dumps(document), mode=0o644)
+
+
+def refuse_plain(host: str, sslmode: str | None, what: str) -> None:
+    """Raise UnsafeSetting unless ``host`` is this machine, or everything that is sent to it is encrypted.
+
+    ``sslmode`` None: libpq's own, from ``PGSSLMODE``.
+    """
+    mode = sslmode or os.environ.get("PGSSLMODE") or SslMode.PREFER.value
+    if not is_loopback(host) and not (mode in SslMode.__members__.values() and SslMode(mode).encrypts):
+        raise UnsafeSetting(
+            f"{what} is on another machine, {host}, and sslmode {mode} does not keep what is sent there from others",
+            hint="set sslmode = 'verify-full' and sslrootcert (herd.toml, or the DSN); 'require' encrypts, but is"
+            " fooled by whoever answers in the server's place",
+        )
+
+
+def tls_of_environment() -> Tls | None:
+    """What libpq's environment says of TLS: an attached herd keeps it, for its links and for those who come later."""
+    mode, root = os.environ.get("PGSSLMODE"), os.environ.get("PGSSLROOTCERT")
+    return Tls(SslMode(mode), root) if mode and mode in SslMode.__members__.values() else None
 
 
 def default_home() -> Path:
@@ -239,7 +304,7 @@ def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
             f"{where} has format {version}, this pgherd reads format {FORMAT}",
             hint="use the pgherd that wrote it, or another home (--home)",
         )
-    _refuse_unknown(document, _TOP_KEYS, where, "")
+    _refuse_unknown(document, (*_TOP_KEYS, *_TLS_KEYS), where, "")
     engine = _get(document, "engine", str, where, "")
     if engine not in EngineName.__members__.values():
         raise BadInput(f"{where}: engine {engine!r} is not known", hint="engines: " + ", ".join(EngineName))
@@ -257,7 +322,26 @@ def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
         postgres_version=_get(document, "postgres_version", str, where, "", None),
         etcd=tuple(_member(e, where, i) for i, e in enumerate(_get(document, "etcd", list, where, "", []), 1)),
         two_node=_two_node(_get(document, "two_node", str, where, "", None), where),
+        tls=_tls(document, where, "", base),
     )
+
+
+def _tls(table: Mapping[str, Any], where: str, at: str, base: Path) -> Tls | None:
+    mode, root = (_get(table, key, str, where, at, None) for key in _TLS_KEYS)
+    if mode is None and root is None:
+        return None
+    if mode not in SslMode.__members__.values():
+        raise BadInput(f"{where}: {at}sslmode {mode!r} is not known", hint="one of " + ", ".join(SslMode))
+    if root is not None and root != SYSTEM:
+        root = str(base / Path(root).expanduser())
+    return Tls(SslMode(mode), root)
+
+
+def _tls_document(tls: Tls | None, home: Path) -> dict[str, str]:
+    if tls is None:
+        return {}
+    root = tls.sslrootcert
+    return replace(tls, sslrootcert=root and (root if root == SYSTEM else _relative(root, home))).parameters()
 
 
 def _two_node(value: str | None, where: str) -> TwoNode | None:
@@ -284,7 +368,7 @@ def _nodes(entries: list[Any], where: str, base: Path) -> tuple[HerdNode, ...]:
         at = f"nodes[{i}]."
         if not isinstance(entry, dict):
             raise BadInput(f"{where}: nodes[{i}] is not a table", hint="write a [[nodes]] table for each server")
-        _refuse_unknown(entry, _NODE_KEYS, where, at)
+        _refuse_unknown(entry, (*_NODE_KEYS, *_TLS_KEYS), where, at)
         found.append((_node(entry, where, at, base), "name" in entry, "group" in entry))
     groups = iter(
         names_for([n.label.region for n, _, has in found if not has], [n.group for n, _, has in found if has])
@@ -320,6 +404,7 @@ def _node(entry: Mapping[str, Any], where: str, at: str, base: Path) -> HerdNode
         data_directory=None if data is None else str(base / data),
         leaving=_get(entry, "leaving", bool, where, at, False),
         rest_port=_get(entry, "rest_port", int, where, at, None),
+        tls=_tls(entry, where, at, base),
     )
 
 
@@ -353,7 +438,7 @@ def _node_document(node: HerdNode, home: Path) -> dict[str, Any]:
         document["leaving"] = True
     if node.rest_port is not None:
         document["rest_port"] = node.rest_port
-    return document
+    return document | _tls_document(node.tls, home)
 
 
 def _relative(path: str, home: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import herdfile
 from .client import connect_async
-from .engines.candidate import check_candidate, parameters_of
+from .engines.candidate import check_candidate, parameters_of, tls_of
 from .errors import BadInput, ChangeRefused, HerdError, InDoubt, UnknownName
 from .local import homelock, passfile
 from .local.herd import LocalHerd
@@ -43,10 +43,11 @@ async def attach(home: Path, dsn: str, label: Label) -> list[str]:
     path = Path(file.passfile) if file.passfile else home.absolute() / "pgpass"
     known = passfile.lookup(path, given["host"], int(given["port"]), file.dbname, file.user)
     async with connect_async(home=home) as herd:
-        await check_candidate(herd.engine, {"password": known or "", **given})
+        tls = tls_of(given, file.tls)
+        await check_candidate(herd.engine, {"password": known or "", **given}, tls)
         spaces = herd.topology.schema.tablespaces
     name = herdfile.names_for([label.region], [n.group for n in file.nodes] + [n.name for n in file.nodes])[0]
-    node = herdfile.HerdNode(name, name, given["host"], int(given["port"]), label)
+    node = herdfile.HerdNode(name, name, given["host"], int(given["port"]), label, tls=tls)
     with homelock.locked(home, LOCK_WAIT_S):
         before = herdfile.read(home)
         if "password" in given:

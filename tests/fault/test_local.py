@@ -511,6 +511,7 @@ def test_an_ordinary_user_runs_their_own_servers(place: Path) -> None:
             os.setgroups([])
             os.setgid(nobody.pw_gid)
             os.setuid(nobody.pw_uid)
+            os.environ["HOME"] = str(mine)  # as a login does; libpq looks for client certificates there
             local = LocalHerd(mine / "home")
             local.up(TWO[:1])
             assert local.running() == {"us-east": True}

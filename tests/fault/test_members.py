@@ -228,7 +228,7 @@ def test_a_server_that_can_not_join_is_told_why_and_nothing_changes(
     node = herdfile.read(stranger.home).nodes[0]
     refused("bad_input", "is not a place", region="a.b.c.d")
     refused("bad_input", "not a libpq connection string", "nonsense")
-    refused("bad_input", "sslmode", dsn_of(stranger) + "?sslmode=require")
+    refused("bad_input", "application_name", dsn_of(stranger) + "?application_name=me")
     refused("bad_input", "user 'me'", f"postgresql://me:x@{node.host}:{node.port}/herd")
     refused("group_unavailable", "password authentication failed", f"postgresql://herd:x@{node.host}:{node.port}/herd")
     refused("group_unavailable", "does not answer", f"postgresql://herd:x@{node.host}:1/herd")

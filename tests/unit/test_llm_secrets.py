@@ -11,9 +11,9 @@ import pytest
 from pgherd.cli.main import main
 from pgherd.errors import BadInput, UnsafeSetting
 from pgherd.llm.reader import login_file, read_login, role_names
-from pgherd.llm.secretfile import read_secret
 from pgherd.llm.token import is_token, read_token
 from pgherd.mcp.http import check_address, is_loopback
+from pgherd.secretfile import read_secret
 
 
 def written(path: Path, text: str, mode: int = 0o600) -> Path:

@@ -51,7 +51,7 @@ class Ground:
                 hint="drill on a local herd (pgherd up --replicas 3 --home DIR)",
             )
         node = self.file.nodes[0]
-        login: dict[str, Any] = {"user": self.file.user, "dbname": self.file.dbname}
+        login = self.file.parameters(self.file.user)
         file = Path(self.file.passfile or "")
         self.password = passfile.lookup(file, node.host, node.port, self.file.dbname, self.file.user) or ""
         self.whereabouts = Whereabouts({**login, "password": self.password}, self.file.groups())

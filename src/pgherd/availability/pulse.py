@@ -47,7 +47,8 @@ class Pulse(threading.Thread):
             dbname="postgres",
             user=user,
             password=password,
-            sslmode="disable",
+            sslmode="prefer",  # whether it answers is all that is asked: an expired certificate must not get it fenced
+            sslrootcert="/nonexistent",  # nor one of this machine's user
             application_name="pgherd_watcher",
         ).encode()
         self._rest = rest

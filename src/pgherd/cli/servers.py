@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from ..errors import BadInput, LocalServerError
 from ..herdfile import TwoNode, default_home
 from ..local.herd import LocalHerd
 from ..local.installation import find
+from ..local.inventory import tls_state
 from ..local.user import server_user
 from ..model.placement import Label
 from ..model.topology import EngineName
@@ -58,6 +60,12 @@ def up(
         ),
     ] = None,
     single: Annotated[bool, typer.Option("--single", help="One server instead of a fleet.")] = False,
+    tls: Annotated[
+        bool | None,
+        typer.Option(
+            "--tls/--no-tls", help="TLS for every connection, with certificates of the herd's own CA. Default: on."
+        ),
+    ] = None,
     pg_config: Annotated[
         str | None,
         typer.Option(
@@ -89,6 +97,7 @@ def up(
             replicas=replicas,
             groups=groups,
             two_node=two_node,
+            tls=tls,
         )
         for left in members.leaving(where):
             line.update(f"taking {escape(left)} out of the herd")
@@ -157,6 +166,8 @@ def attach(
     except OSError as error:
         raise BadInput(f"{file} can't be read: {error.strerror}") from error
     described = herdfile.parse_toml(text, str(file))
+    described = replace(described, tls=described.tls or herdfile.tls_of_environment())
+    described.refuse_plain()
     where.mkdir(parents=True, exist_ok=True, mode=0o700)
     described.write(where)
     try:
@@ -196,7 +207,9 @@ async def read_status(dsn: str | None, home: Path | None) -> dict[str, Any]:
         if dsn:
             return await status_of(herd)
         where = home or default_home()
-        return await status_of(herd, herdfile.read(where), await asyncio.to_thread(last_failovers, where))
+        file = herdfile.read(where)
+        document = await status_of(herd, file, await asyncio.to_thread(last_failovers, where))
+        return {**document, "tls": await asyncio.to_thread(tls_state, where, file)}
 
 
 def show_groups(document: dict[str, Any]) -> None:
@@ -219,6 +232,8 @@ def show_groups(document: dict[str, Any]) -> None:
     columns = ["group", "node", "address", "place", "role", "up"]
     columns += ["timeline", "sync", "lag bytes", "lag s"] if replicated else []
     out.print(table_of(columns, rows, title=title))
+    for warning in document.get("tls", {}).get("warnings", ()):
+        out.print(f"[yellow]TLS[/] {escape(warning)}")
     for g in document["groups"]:
         if g["promise_off"]:
             out.print(f"group {escape(g['name'])}: {escape(g['promise_off'])}")

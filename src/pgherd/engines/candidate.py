@@ -8,14 +8,16 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ..errors import BadInput, ChangeRefused, GroupUnavailable, WrongVersion
+from ..errors import BadInput, CertificateRefused, ChangeRefused, GroupUnavailable, WrongVersion
+from ..herdfile import refuse_plain
 from ..model.schema import ObjectKind, Schema
+from ..model.tls import SYSTEM, SslMode, Tls, of_link
 from .base import Connection, Engine
 from .failures import talking_to, translate
 
-TAKEN = ("host", "port", "user", "password", "dbname")
+TAKEN = ("host", "port", "user", "password", "dbname", "sslmode", "sslrootcert")
 TIMEOUT_S = 5
 EXTENSIONS = ("vector", "postgres_fdw", "dblink")
 
@@ -44,7 +46,7 @@ def parameters_of(dsn: str, user: str, dbname: str) -> dict[str, str]:
     if more := sorted(given.keys() - set(TAKEN)):
         raise BadInput(
             f"--dsn sets {more[0]}, which a herd does not keep for single servers",
-            hint="leave it out; libpq's environment (PGSSLMODE …) holds for all servers of a herd",
+            hint="leave it out; libpq's environment (PGAPPNAME …) holds for all servers of a herd",
         )
     if "host" not in given or "," in given["host"] or given["host"].startswith("/"):
         raise BadInput("--dsn must name one host, which the other servers can reach", hint="postgresql://host:port/…")
@@ -57,10 +59,36 @@ def parameters_of(dsn: str, user: str, dbname: str) -> dict[str, str]:
     port = given.setdefault("port", "5432")
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise BadInput(f"--dsn has port {port!r}", hint="a port is 1 to 65535")
+    _check_tls(given)
     return given
 
 
-async def check_candidate(engine: Engine, given: dict[str, str]) -> None:
+def _check_tls(given: dict[str, str]) -> None:
+    """What the DSN says of TLS must hold for the herd's servers as well, which reach this one by links."""
+    mode, root = given.get("sslmode"), given.get("sslrootcert")
+    if mode is not None and mode not in SslMode.__members__.values():
+        raise BadInput(f"--dsn has sslmode {mode!r}", hint="one of " + ", ".join(SslMode))
+    if root is not None and (mode is None or not (root == SYSTEM or root.startswith("/"))):
+        raise BadInput(
+            f"--dsn has sslrootcert {root!r}, and sslmode {mode}",
+            hint="an absolute path that this machine and the herd's servers can read, or system; and an sslmode",
+        )
+    if mode in (SslMode.VERIFY_CA, SslMode.VERIFY_FULL) and root is None:
+        raise BadInput(
+            f"--dsn has sslmode {mode} without sslrootcert",
+            hint="name the certificates to trust: a path that this machine and the herd's servers can read, or system",
+        )
+    refuse_plain(given["host"], mode, "the server of --dsn")
+
+
+def tls_of(given: dict[str, str], herds: Tls | None) -> Tls | None:
+    """How the server of a DSN is reached; in a herd that says nothing of TLS it may say nothing, too."""
+    if "sslmode" not in given and herds is None:
+        return None
+    return Tls(SslMode(given.get("sslmode", SslMode.PREFER)), given.get("sslrootcert"))
+
+
+async def check_candidate(engine: Engine, given: dict[str, str], tls: Tls | None) -> None:
     """Refuse a server that can't join; nothing is changed anywhere.
 
     Raises GroupUnavailable (it does not answer, or a member and it don't reach each other), WrongVersion, ChangeRefused
@@ -73,7 +101,7 @@ async def check_candidate(engine: Engine, given: dict[str, str]) -> None:
             await _check_server(ours, theirs, where)
             await _check_stranger(ours, engine, theirs, where)
         await _check_free(theirs, engine.topology.schema, where)
-        await _check_ways(engine, theirs, given, where)
+        await _check_ways(engine, theirs, given, tls, where)
 
 
 @asynccontextmanager
@@ -82,6 +110,8 @@ async def _connected(given: dict[str, str], where: str) -> AsyncIterator[Connect
     try:
         connection: Connection = await AsyncConnection.connect(**parameters, autocommit=True)
     except psycopg.Error as error:
+        if isinstance(refused := translate(error, where), CertificateRefused):
+            raise refused from None
         # The cause may quote the connection string; what the server said does not.
         raise GroupUnavailable(
             f"{where} does not answer, or refused the login of {given['user']}: {_reason(error)}",
@@ -163,7 +193,7 @@ async def _check_free(theirs: Connection, schema: Schema, where: str) -> None:
         )
 
 
-async def _check_ways(engine: Engine, theirs: Connection, given: dict[str, str], where: str) -> None:
+async def _check_ways(engine: Engine, theirs: Connection, given: dict[str, str], tls: Tls | None, where: str) -> None:
     """Every member and the candidate must reach each other, as links do.
 
     Asked with a role that is not there and no password: a server that says so has been reached.
@@ -171,7 +201,9 @@ async def _check_ways(engine: Engine, theirs: Connection, given: dict[str, str],
     for group in engine.topology.groups:
         async with engine.connection(group.name) as member:
             with talking_to(group.name, f"looking for {where}"):
-                reason = await _unreachable(member, "pgherd.dblink_connect", given["host"], given["port"])
+                reason = await _unreachable(
+                    member, "pgherd.dblink_connect", given["host"], given["port"], of_link(tls, group.primary.tls)
+                )
         if reason:
             raise GroupUnavailable(
                 f"group {group.name} can't reach {where}: {reason}",
@@ -191,7 +223,8 @@ async def _check_ways(engine: Engine, theirs: Connection, given: dict[str, str],
             )
             for group in engine.topology.groups:
                 node = group.primary
-                reason = await _unreachable(theirs, f"{schema}.dblink_connect", node.host, str(node.port))
+                way = of_link(node.tls, tls)
+                reason = await _unreachable(theirs, f"{schema}.dblink_connect", node.host, str(node.port), way)
                 if reason:
                     raise GroupUnavailable(
                         f"{where} can't reach group {group.name} at {node.host}:{node.port}: {reason}",
@@ -204,9 +237,15 @@ class _Undone(Exception):
     """Ends a transaction that was only to look."""
 
 
-async def _unreachable(connection: Connection, connect: str, host: str, port: str) -> str | None:
+async def _unreachable(connection: Connection, connect: str, host: str, port: str, tls: Tls | None) -> str | None:
     """Why a server can't reach another; None if the other one answered, if only to say that it knows no such role."""
-    target = f"host='{host}' port='{port}' dbname=postgres user=pgherd_probe password=none connect_timeout={TIMEOUT_S}"
+    login: dict[str, Any] = {
+        "dbname": "postgres",
+        "user": "pgherd_probe",
+        "password": "none",
+        "connect_timeout": TIMEOUT_S,
+    }
+    target = make_conninfo("", host=host, port=port, **login, **(tls.parameters() if tls else {}))
     try:
         async with connection.transaction():
             await connection.execute(f"SELECT {connect}('pgherd_probe', %s)", [target])

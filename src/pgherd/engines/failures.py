@@ -5,13 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import psycopg
 
-from ..errors import GroupUnavailable, HerdError, ServerRefused, StaleTopology
+from ..errors import CertificateRefused, GroupUnavailable, HerdError, ServerRefused, StaleTopology
+from ..local.presented import presented
 
 STALE = "PH001"
 """What a node says to a client whose topology is not the newest (engines/sql/fleet.sql)."""
+_UNTRUSTED = re.compile(
+    r"""connection to server at "([^"]+)"(?: \([^)]*\))?, port (\d+) failed: (?:SSL error: )?"""
+    r"""(certificate verify failed|server certificate for .* does not match host name[^\n]*"""
+    r"""|root certificate file [^\n]*|server does not support SSL[^\n]*)"""
+)
+"""How libpq says that it does not trust a server, or that there is no TLS."""
 _LINK = re.compile('"pgherd_([^"]+)"')
 """How a server names its link to a group that it cannot reach."""
 
@@ -24,9 +32,20 @@ def is_connection_loss(error: BaseException) -> bool:
     return state is None or state.startswith(("08", "57P"))
 
 
+def is_untrusted(error: psycopg.Error) -> bool:
+    """Whether a server was not trusted, or had no TLS."""
+    return _complaint(error) is not None
+
+
+def _complaint(error: psycopg.Error) -> re.Match[str] | None:
+    return _UNTRUSTED.search(f"{error}\n{error.diag.message_detail or ''}")
+
+
 def translate(error: BaseException, group: str, what: str = "") -> HerdError:
     """The pgherd error for what a driver raised while talking to ``group``."""
     doing = f" while {what}" if what else ""
+    if untrusted := _untrusted(error):
+        return untrusted
     link = _LINK.search(error.diag.message_primary or "") if isinstance(error, psycopg.Error) else None
     if link and is_connection_loss(error):
         return GroupUnavailable(
@@ -45,6 +64,34 @@ def translate(error: BaseException, group: str, what: str = "") -> HerdError:
         hint = error.diag.message_hint or ""
         return ServerRefused(f"group {group} refused{doing}: {error.diag.message_primary}{state}", hint=hint)
     return ServerRefused(f"group {group} failed{doing}: {type(error).__name__}: {error}")
+
+
+def _untrusted(error: BaseException) -> CertificateRefused | None:
+    """What is wrong with a server's certificate, if that failed: here, or on the way from one server to another."""
+    found = _complaint(error) if isinstance(error, psycopg.Error) else None
+    if found is None:
+        return None
+    host, port, said = found[1], int(found[2]), found[3]
+    where = f"the server at {host}:{port}"
+    if said != "certificate verify failed":
+        hint = "sslmode and sslrootcert in herd.toml or the DSN must fit the server: see pgherd certificates"
+        return CertificateRefused(f"{where} is not trusted: {said}", hint=hint)
+    shown, now = presented(host, port), datetime.now(UTC)
+    if shown is not None and shown.not_valid_after_utc < now:
+        return CertificateRefused(
+            f"the certificate of {where} has expired, on {shown.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+            hint="pgherd certificates renew makes new ones; a server of yours needs one from whoever signs its own",
+        )
+    if shown is not None and shown.not_valid_before_utc > now:
+        return CertificateRefused(
+            f"the certificate of {where} is good from {shown.not_valid_before_utc:%Y-%m-%d %H:%M} UTC only",
+            hint="look at the clocks of both machines",
+        )
+    return CertificateRefused(
+        f"the certificate of {where} is not signed by a CA that is trusted here",
+        hint="this may be another server in its place; if it is the right one, name its CA with sslrootcert, or see"
+        " pgherd certificates",
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..errors import BadInput
 from ..model.names import quote_literal
+from ..model.tls import Tls, of_link
 from ..model.topology import EngineName, Group, GroupId, Topology
 from ..planning.compile import server_name
 from ..planning.finish import search_function_steps
@@ -44,7 +45,10 @@ class FleetEngine(ServersEngine):
             old = {g.name: g for g in known.groups}
             result = replace(known, generation=known.generation + 1, groups=groups)
             steps: tuple[Step, ...] = (self.install_catalog(tuple(old)),) if old_catalog else ()
-            steps += tuple(self._set_link(tuple(old), g, None) for g in groups if g.name in old and g != old[g.name])
+            old_now = tuple(g for g in groups if g.name in old)
+            secured = any(g.primary.tls != old[g.name].primary.tls for g in old_now)
+            moved = (g for g in old_now if secured or g != old[g.name])
+            steps += tuple(step for g in moved for step in self._set_links(old_now, g, None))
             steps += tuple(search_function_steps(known)) if old_catalog else ()
             new = tuple(g.name for g in groups if g.name not in old)
             if new:
@@ -90,7 +94,8 @@ class FleetEngine(ServersEngine):
             yield step
         for group in target.groups:
             if group.name in new:
-                yield self._set_link(old, group, secret)
+                for step in self._set_links(tuple(g for g in target.groups if g.name in old), group, secret):
+                    yield step
         for step in join_reader_steps(target, new, await self._reader_secrets(target, old)):
             yield step
         for step in join_steps(target, new, roles, self.traits):
@@ -117,12 +122,20 @@ class FleetEngine(ServersEngine):
         sql = f"SELECT pgherd.make_link_role({quote_literal(password)})"
         yield Step("make_link_role", "the role of links", where, sql, secret=True)
         for group in groups:
-            yield self._set_link(where, group, password)
+            yield from self._set_links(tuple(g for g in groups if g.name in where), group, password)
 
-    def _set_link(self, everywhere: tuple[GroupId, ...], group: Group, password: str | None) -> Step:
-        secret = quote_literal(password) if password else "NULL"
+    def _set_links(self, everywhere: tuple[Group, ...], group: Group, password: str | None) -> Iterator[Step]:
+        """Links to ``group`` on the groups ``everywhere``: the same on all of them but for what they can verify."""
+        ways: dict[Tls | None, list[GroupId]] = {}
+        for by in everywhere:
+            ways.setdefault(of_link(group.primary.tls, by.primary.tls), []).append(by.name)
         hosts = ",".join(n.host for n in group.nodes)
         ports = ",".join(str(n.port) for n in group.nodes)
-        arguments = ", ".join(quote_literal(v) for v in (group.name, hosts, ports))
-        sql = f"SELECT pgherd.set_link({arguments}, current_database(), {secret})"
-        return Step("set_link", group.name, everywhere, sql, secret=password is not None)
+        for tls, where in ways.items():
+            given = (tls.sslmode.value, tls.sslrootcert) if tls else (None, None)
+            first, last = (
+                ", ".join("NULL" if v is None else quote_literal(v) for v in values)
+                for values in ((group.name, hosts, ports), (password, *given))
+            )
+            sql = f"SELECT pgherd.set_link({first}, current_database(), {last})"
+            yield Step("set_link", group.name, tuple(where), sql, secret=password is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ async def open_home(home: Path) -> ServersEngine:
     Raises NoSuchHerd, WrongVersion, GroupUnavailable.
     """
     file = herdfile.read(home)
-    base = _base(file, file.user)
+    file.refuse_plain()
+    base = file.parameters(file.user)
     if file.passfile:
         base["passfile"] = str(home.absolute() / file.passfile)
     groups = file.groups()
@@ -44,18 +46,15 @@ async def open_region(home: Path, region: str, user: str, password: str) -> Regi
     Raises NoSuchHerd, UnknownName, GroupUnavailable.
     """
     file = herdfile.read(home)
+    file.refuse_plain()
     groups = tuple(g for g in file.groups() if g.primary.label.region == region)
-    engine = RegionEngine({**_base(file, user), "password": password}, groups, region)
+    engine = RegionEngine({**file.parameters(user), "password": password}, groups, region)
     try:
         await engine.refresh()
     except BaseException:
         await engine.close()
         raise
     return engine
-
-
-def _base(file: herdfile.HerdFile, user: str) -> dict[str, Any]:
-    return {"user": user, "dbname": file.dbname}
 
 
 async def open_dsn(dsn: str) -> ServersEngine:
@@ -67,11 +66,21 @@ async def open_dsn(dsn: str) -> ServersEngine:
         parameters = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
         raise BadInput(f"not a libpq connection string: {error}", hint="postgresql://user@host:port/dbname") from error
+    hosts = parameters.get("hostaddr") or parameters.get("host") or os.environ.get("PGHOST", "")
+    for host in str(hosts).split(","):
+        herdfile.refuse_plain(host, _text(parameters.get("sslmode")), "the server of the DSN")
     known, node = await _ask_one(dsn)
     base = {k: v for k, v in parameters.items() if k not in ("host", "port", "hostaddr", "target_session_attrs")}
     groups = known.groups if known else (Group(GroupId("main"), 1, (node,)),)
+    for member in (n for g in groups for n in g.nodes):
+        mode = base.get("sslmode") or (member.tls.sslmode.value if member.tls else None)
+        herdfile.refuse_plain(member.host, _text(mode), f"node {member.name}")
     engine = _ENGINES[known.engine if known else EngineName.SINGLE](base, groups)
     return await _started(engine, groups)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 async def _ask_one(dsn: str) -> tuple[Topology | None, Node]:
@@ -81,6 +90,8 @@ async def _ask_one(dsn: str) -> tuple[Topology | None, Node]:
             node = Node(NodeId("main"), info.host, info.port, Label.parse("main"))
             return await read_topology(connection), node
     except psycopg.Error as error:
+        if error.sqlstate is None and not isinstance(refused := translate(error, "named by the DSN"), GroupUnavailable):
+            raise refused from error
         if error.sqlstate is None:
             hint = "check host, port, user and password of the DSN"
             raise GroupUnavailable("no server of the DSN answers, or it refused the login", hint=hint) from error

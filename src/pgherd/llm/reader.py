@@ -17,7 +17,7 @@ from ..local.passfile import entry, lookup, new_password
 from ..model.names import MAX_IDENTIFIER_BYTES
 from ..model.topology import Reader
 from ..planning.readers import plan_reader
-from .secretfile import read_secret
+from ..secretfile import read_secret
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..errors import UnsafeSetting
-from .secretfile import read_secret
+from ..secretfile import read_secret
 
 MIN_CHARACTERS = 32
 MIN_BITS = 96.0

@@ -8,6 +8,7 @@ error, never quietly made anew: it held rows.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -24,12 +25,14 @@ from .. import herdfile
 from ..errors import BadInput, LocalServerError, NoSuchHerd
 from ..herdfile import HerdFile, HerdNode, TwoNode
 from ..model.placement import Label
+from ..model.tls import SslMode, Tls
 from ..model.topology import EngineName
-from . import homelock, layout, passfile
+from . import certificates, homelock, layout, passfile
 from .installation import Installation, find
 from .layout import DEFAULT_REGIONS, USER, Groups
 from .layout import NODES as _NODES
 from .layout import PASSFILE as _PASSFILE
+from .presented import presented
 from .processes import Postmaster, Processes, remove_tree
 from .replicas import MACHINES, Replicas
 from .server import LocalServer, PortTaken, os_hint, port_is_free
@@ -38,9 +41,12 @@ from .user import ServerUser, server_user
 _READER_FILE = rf"\.?reader-.+\.{_PASSFILE}"  # llm/reader.py writes them
 _OWN = re.compile(
     rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
+    r"|ca\.(key|crt)\Z|\.ca\.(key|crt)\."  # local/certificates.py
 )
 _PORT_ATTEMPTS = 5
 _STOP_TIMEOUT_S = 30.0
+_RELOAD_S = 30.0
+_POLL_S = 0.1
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -63,26 +69,29 @@ class LocalHerd:
         replicas: int | None = None,
         groups: Groups | None = None,
         two_node: TwoNode | None = None,
+        tls: bool | None = None,
     ) -> HerdFile:
         """Make the herd if there is none, repair what is half made, start what is not running.
 
         A new herd has a group per label (three regions by default, one for engine ``single``) of ``replicas`` nodes, in
-        zones of their own; or ``groups``, each with a node at each of its places. A server whose port was
-        taken meanwhile gets another one, so callers read the ports from the result. Raises BadInput if ``labels`` or
-        ``engine`` are not the existing herd's, or if the home is a directory of something else; AlreadyRunning;
+        zones of their own; or ``groups``, each with a node at each of its places. ``tls`` None: a new herd has TLS, one
+        that exists goes on as it was, but one from before there was TLS gets it once it is down. A server whose port
+        was taken meanwhile gets another one, so callers read the ports from the result. Raises BadInput if ``labels``
+        or ``engine`` are not the existing herd's, or if the home is a directory of something else; AlreadyRunning;
         WrongVersion; LocalServerError.
         """
         say = progress or (lambda _: None)
         user = server_user()
         self._make_home(user)
         with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
-            herd = self._agreed(labels, engine, replicas, groups, two_node)
+            herd = self._agreed(labels, engine, replicas, groups, two_node, tls)
             user.check_reach(self.home, "choose another home (--home), or open that directory (chmod o+x)")
             say("finding the PostgreSQL programs")
             installation = find(user, pg_config)
             if herd is None:
-                herd = self._plan_new(labels, engine, replicas, groups, two_node)
+                herd = self._plan_new(labels, engine, replicas, groups, two_node, tls)
             self._tidy(herd, installation, user)
+            herd = self._secured(herd, tls, user, say)
             if herd.replicated:
                 herd = self._start_replicated(herd, installation, user, say)
             else:
@@ -236,6 +245,7 @@ class LocalHerd:
         replicas: int | None = None,
         groups: Groups | None = None,
         two_node: TwoNode | None = None,
+        tls: bool | None = None,
     ) -> HerdFile | None:
         herd = self._existing()
         if herd is None:
@@ -264,6 +274,11 @@ class LocalHerd:
                 f"the herd in {self.home} was made with --two-node {herd.two_node or 'left out'}",
                 hint="leave it out to start it, or name another home (--home) for another herd",
             )
+        if tls is False and herd.has_ca:
+            raise BadInput(
+                f"the herd in {self.home} has TLS, and keeps it",
+                hint="leave --no-tls out to start it, or name another home (--home) for another herd",
+            )
         if engine is not None and engine is not herd.engine:
             raise BadInput(
                 f"the herd in {self.home} has engine {herd.engine}, not {engine}",
@@ -278,14 +293,53 @@ class LocalHerd:
         replicas: int | None,
         groups: Groups | None,
         two_node: TwoNode | None,
+        tls: bool | None,
     ) -> HerdFile:
         """Decide names and ports and write them down, the password first: herd.toml names its file."""
         engine = engine or EngineName.FLEET
         count = 1 if engine is EngineName.SINGLE else len(DEFAULT_REGIONS)
         places = [Label.parse(r) for r in DEFAULT_REGIONS[:count]] if labels is None else list(labels)
-        herd = layout.new_herd(self.home, engine, groups or layout.groups_of(places, replicas or 1), two_node)
+        wanted = groups or layout.groups_of(places, replicas or 1)
+        herd = layout.new_herd(self.home, engine, wanted, two_node, tls=tls is not False)
         self._write(herd, passfile.new_password())
         return herd
+
+    def certified(self, herd: HerdFile) -> list[tuple[HerdNode, Path]]:
+        """The nodes whose certificates are made here, with the directories they are in."""
+        return [(n, self._directory(n.name)) for n in self._kept(herd)]
+
+    def _secured(self, herd: HerdFile, tls: bool | None, user: ServerUser, say: Progress) -> HerdFile:
+        """Make what certificates are missing or end soon, also for a herd that has no TLS yet and may get it now."""
+        wanted = herd.has_ca or tls or (herd.tls is None and tls is None)
+        if not wanted:
+            if herd.tls is None:
+                herd = replace(herd, tls=Tls(SslMode.DISABLE))
+                herd.write(self.home)
+            return herd
+        if not herd.has_ca and any(Processes(self._directory(n.name)).pids() for n in _local(herd)):
+            if tls:
+                raise BadInput("the herd's servers run without TLS", hint="pgherd down, then pgherd up --tls")
+            return herd  # status says so
+        changed = self.certify(herd, user)
+        if not herd.has_ca:
+            others = Tls(SslMode.PREFER)  # as libpq does by itself
+            nodes = tuple(n if n.data_directory else replace(n, tls=n.tls or others) for n in herd.nodes)
+            herd = replace(herd, nodes=nodes, tls=layout.with_ca(self.home))
+            herd.write(self.home)
+        elif changed:
+            say(f"new certificates for {', '.join(changed)}")
+        return herd
+
+    def certify(self, herd: HerdFile, user: ServerUser, *, again: bool = False) -> list[str]:
+        """Certificates for local nodes, see :func:`certificates.ensure`; servers that run take them up at once."""
+        directories = self.certified(herd)
+        if directories:
+            (self.home / _NODES).mkdir(exist_ok=True)
+            (self.home / _NODES).chmod(0o711 if user.drops else 0o700)
+        changed = certificates.ensure(self.home, directories, user, again=again)
+        for name in changed:
+            self.postmaster(name).reload()
+        return changed
 
     def _write(self, herd: HerdFile, password: str) -> None:
         path = self.home / _PASSFILE
@@ -296,9 +350,45 @@ class LocalHerd:
             passfile.put(path, n.host, n.port, herd.user, theirs)
         herd.write(self.home)
 
+    def renew_certificates(self, *, ca: bool = False) -> int:
+        """A new certificate for each local server, without a restart; with ``ca``, of a new CA.
+
+        A former CA stays trusted until this is called again without ``ca``: how many are forgotten now. Killed halfway,
+        calling it again goes on. Raises NoSuchHerd, AlreadyRunning, BadInput without TLS, UnsafeSetting,
+        LocalServerError.
+        """
+        herd = herdfile.read(self.home)
+        if not herd.has_ca:
+            raise BadInput(
+                f"the herd in {self.home} has no certificates of its own",
+                hint="a local herd gets them by `pgherd down` and `pgherd up --tls`; attached servers have theirs",
+            )
+        with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
+            herd, user = herdfile.read(self.home), server_user()
+            if ca:
+                certificates.renew_ca(self.home, self.certified(herd), user)
+            self.certify(herd, user, again=True)
+            _each(self._await_certificate, self._kept(herd))
+            return 0 if ca else certificates.forget_former(self.home, self.certified(herd), user)
+
+    def _await_certificate(self, node: HerdNode) -> None:
+        """Wait until a server shows the certificate that is in its file; one that is down reads it when it starts."""
+        wanted = certificates.read_issued(self._directory(node.name) / certificates.SERVER, "the server's key")
+        deadline = time.monotonic() + _RELOAD_S
+        while self.postmaster(node.name).is_running():
+            shown = presented(node.host, node.port)
+            if shown is not None and shown == wanted.certificate:
+                return
+            if time.monotonic() > deadline:
+                raise LocalServerError(
+                    f"{node.name} does not take up its new certificate", hint=f"see {self.log(node.name)}; then again"
+                )
+            self.postmaster(node.name).reload()
+            time.sleep(_POLL_S)
+
     def _server(self, node: HerdNode, herd: HerdFile, installation: Installation, user: ServerUser) -> LocalServer:
         data, log = self._directory(node.name) / "data", self.log(node.name)
-        return LocalServer(installation, user, data, node.port, log, share=len(herd.nodes))
+        return LocalServer(installation, user, data, node.port, log, share=len(herd.nodes), tls=herd.has_ca)
 
     def _tidy(self, herd: HerdFile, installation: Installation, user: ServerUser) -> None:
         """Remove what a killed command left half written; it may hold the password."""
@@ -427,7 +517,7 @@ class LocalHerd:
             dbname="postgres",
             password=self.password(),  # a password file alone would yield to the caller's PGPASSWORD
             connect_timeout=10,
-            sslmode="disable",
+            **herd.tls_parameters(),
         )
         try:
             with psycopg.connect(server, autocommit=True) as connection:

@@ -12,7 +12,9 @@ from .. import herdfile
 from ..errors import BadInput, LocalServerError
 from ..herdfile import EtcdMember, HerdFile, HerdNode, TwoNode
 from ..model.placement import Label
+from ..model.tls import SslMode, Tls
 from ..model.topology import EngineName
+from .certificates import CA_CERT
 from .server import HOST, port_is_free
 
 USER = "herd"
@@ -55,7 +57,7 @@ def node_names(groups: Groups, taken: Iterable[str] = ()) -> list[str]:
     return herdfile.names_for(wanted, taken)
 
 
-def new_herd(home: Path, engine: EngineName, groups: Groups, two_node: TwoNode | None) -> HerdFile:
+def new_herd(home: Path, engine: EngineName, groups: Groups, two_node: TwoNode | None, *, tls: bool = True) -> HerdFile:
     """Decide names and ports of a herd that is to be. Raises BadInput for what can't be made."""
     if not groups or (engine is EngineName.SINGLE and [len(g) for g in groups.values()] != [1]):
         raise BadInput(
@@ -67,7 +69,13 @@ def new_herd(home: Path, engine: EngineName, groups: Groups, two_node: TwoNode |
     replicated = len(labels) > len(groups)
     nodes = _nodes(home, groups, replicated, ())
     etcd = _members(labels) if replicated else ()
-    return HerdFile(engine, DATABASE, USER, str(home / PASSFILE), nodes, etcd=etcd, two_node=two_node)
+    reach = with_ca(home) if tls else Tls(SslMode.DISABLE)
+    return HerdFile(engine, DATABASE, USER, str(home / PASSFILE), nodes, etcd=etcd, two_node=two_node, tls=reach)
+
+
+def with_ca(home: Path) -> Tls:
+    """How clients reach servers that have certificates of the home's CA."""
+    return Tls(SslMode.VERIFY_FULL, str(home / CA_CERT))
 
 
 def grown(home: Path, herd: HerdFile, label: Label) -> HerdFile:

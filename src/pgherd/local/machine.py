@@ -15,6 +15,7 @@ from typing import Any
 from ..dcs import Endpoint, Store
 from ..errors import WrongVersion
 from ..herdfile import write_atomically
+from ..secretfile import refuse_open
 
 SPEC = "machine.json"
 LOCK = "lock"
@@ -78,7 +79,8 @@ class Machine:
 
 
 def read(directory: Path) -> Machine:
-    """The machine of ``directory``. Raises WrongVersion for a file that another version wrote."""
+    """The machine of ``directory``. Raises WrongVersion for another version's file, UnsafeSetting for an open one."""
+    refuse_open(directory / SPEC, "what the watcher is told, with passwords,")
     document = json.loads((directory / SPEC).read_text())
     try:
         document["etcd"] = _program(document["etcd"])

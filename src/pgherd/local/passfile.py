@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..herdfile import write_atomically
+from ..secretfile import refuse_open
 
 _FIELD = re.compile(r"((?:[^:\\]|\\.)*)(?::|\Z)")
 
@@ -43,7 +44,11 @@ def entry(host: str, port: str, dbname: str, user: str, password: str) -> str:
 
 
 def lookup(path: Path, host: str, port: int, dbname: str, user: str) -> str | None:
-    """The password that libpq would take from the file, or None: the first line that matches wins."""
+    """The password that libpq would take from the file, or None: the first line that matches wins.
+
+    Raises UnsafeSetting for a file that others can read.
+    """
+    refuse_open(path, "the password file")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError:

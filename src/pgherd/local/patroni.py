@@ -16,7 +16,7 @@ from typing import Any
 
 from ..dcs import NAMESPACE, Endpoint
 from ..herdfile import HerdNode, TwoNode
-from . import settings
+from . import certificates, settings
 
 REST_USER = "pgherd"
 ETCD_USER = "root"
@@ -67,11 +67,14 @@ def node_settings(
     etcd_password: str,
     bindir: Path,
     preference: int,
+    tls: bool,
 ) -> dict[str, Any]:
     """One node's own file, as JSON, which is YAML as well; it holds passwords. The highest ``preference`` leads."""
     assert node.data_directory is not None
     data = Path(node.data_directory)
     login = {"username": user, "password": password, "sslmode": "disable"}
+    if tls:
+        login |= {"sslmode": "verify-full", "sslrootcert": str(data.parent / certificates.CA_CERT)}
     rest = f"{node.host}:{node.rest_port}"
     return {
         "scope": node.group,
@@ -97,6 +100,7 @@ def node_settings(
             "authentication": {"superuser": login, "replication": login, "rewind": login},
             "create_replica_methods": ["basebackup"],
             "basebackup": [{"checkpoint": "fast"}],
-        },
+        }
+        | ({"parameters": settings.TLS, "pg_hba": list(settings.HBA)} if tls else {}),
         "tags": {"failover_priority": preference},
     }

@@ -60,6 +60,12 @@ class Postmaster:
         for pid in self.family():
             _send(pid, number)
 
+    def reload(self) -> None:
+        """Let a server that accepts connections read its configuration and certificates anew, without a login."""
+        pid = self.pid
+        if pid is not None and self.status in ("ready", "standby"):
+            _send(pid, signal.SIGHUP)
+
     def stop(self, mode: str = "fast", timeout_s: float = 30) -> None:
         """Shut down (``smart``, ``fast`` or ``immediate``) and wait; after ``timeout_s`` it is killed.
 

@@ -309,7 +309,7 @@ class Replicas:
             dbname="postgres",
             connect_timeout=2,
             target_session_attrs="read-write",
-            sslmode="disable",
+            **self.herd.tls_parameters(),
         )
         query = (
             "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') AND state = 'streaming'"
@@ -414,6 +414,7 @@ class Replicas:
             etcd_password=derived(self.password, "etcd"),
             bindir=installation.bindir,
             preference=preference,
+            tls=self.herd.has_ca,
         )
         text = json.dumps(settings, indent=1) + "\n"
         write_atomically(directory / PATRONI_FILE, text, mode=0o600, owner=user.owner)

@@ -26,10 +26,21 @@ class PortTaken(LocalServerError):
 
 
 class LocalServer(Postmaster):
-    """A server with its programs. ``share`` is how many servers have this machine among them."""
+    """A server with its programs. ``share`` is how many servers have this machine among them.
+
+    ``tls``: nobody logs in without it; key and certificate lie beside the data directory (local/certificates.py).
+    """
 
     def __init__(
-        self, installation: Installation, user: ServerUser, data: Path, port: int, log: Path, *, share: int = 1
+        self,
+        installation: Installation,
+        user: ServerUser,
+        data: Path,
+        port: int,
+        log: Path,
+        *,
+        share: int = 1,
+        tls: bool = False,
     ) -> None:
         super().__init__(data)
         self.installation = installation
@@ -37,6 +48,7 @@ class LocalServer(Postmaster):
         self.port = port
         self.log = log
         self.share = share
+        self.tls = tls
         self.recovery = ""
         """settings of a recovery, until the next start without"""
 
@@ -140,8 +152,10 @@ class LocalServer(Postmaster):
         raise LocalServerError(f"initdb failed in {data.parent}: {said[-800:]}", hint=os_hint(said))
 
     def _write_settings(self, data: Path) -> None:
-        text = settings.text(self.port, self.share) + self.recovery
+        text = settings.text(self.port, self.share, self.tls) + self.recovery
         write_atomically(data / settings.FILE_NAME, text, mode=0o600, owner=self.user.owner)
+        if self.tls:
+            write_atomically(data / settings.HBA_FILE, settings.hba_text(), mode=0o600, owner=self.user.owner)
 
     def _program(self, name: str) -> Path:
         return self.installation.program(name)

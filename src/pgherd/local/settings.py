@@ -47,6 +47,24 @@ _FIXED: dict[str, str | int] = {
     "log_parameter_max_length_on_error": 0,
     "log_line_prefix": "%m [%p] ",
 }
+TLS: dict[str, str | int] = {
+    "ssl": "on",
+    # One file, so that key and certificate change together; relative to the data directory (local/certificates.py).
+    "ssl_cert_file": "../server.pem",
+    "ssl_key_file": "../server.pem",
+    "ssl_min_protocol_version": "TLSv1.2",
+}
+HBA_FILE = "pg_hba.conf"
+HBA = (
+    "local all all scram-sha-256",
+    "hostnossl all all all reject",
+    "hostnossl replication all all reject",
+    "hostssl all all 127.0.0.1/32 scram-sha-256",
+    "hostssl all all ::1/128 scram-sha-256",
+    "hostssl replication all 127.0.0.1/32 scram-sha-256",
+    "hostssl replication all ::1/128 scram-sha-256",
+)
+"""Who may log in to a server with TLS: nobody without it. Source: PostgreSQL 18 manual, 20.1 "The pg_hba.conf File"."""
 _HEAD = "# Written by pgherd at every start: changes made here are lost. Use ALTER SYSTEM.\n"
 
 
@@ -69,10 +87,17 @@ def parameters(share: int) -> dict[str, str | int]:
     }
 
 
-def text(port: int, share: int) -> str:
+def text(port: int, share: int, tls: bool = False) -> str:
     """The configuration file of such a server."""
-    lines = (f"{name} = '{value}'\n" for name, value in {**parameters(share), "port": port}.items())
-    return _HEAD + "".join(lines)
+    chosen = {**parameters(share), **(TLS if tls else {}), "port": port}
+    return _HEAD + "".join(f"{name} = '{value}'\n" for name, value in chosen.items())
+
+
+def hba_text() -> str:
+    """The ``pg_hba.conf`` of a server with TLS."""
+    return "# Written by pgherd at every start. To have your own, name it: ALTER SYSTEM SET hba_file.\n" + "".join(
+        f"{line}\n" for line in HBA
+    )
 
 
 def machine_memory_bytes() -> int:

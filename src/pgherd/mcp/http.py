@@ -11,8 +11,8 @@ import uvicorn
 from mcp.server import MCPServer
 
 from ..errors import BadInput, UnsafeSetting
-from ..llm.secretfile import read_secret
 from ..llm.token import is_token
+from ..secretfile import read_secret
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]

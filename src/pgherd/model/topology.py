@@ -10,6 +10,7 @@ from ..errors import UnknownName
 from .names import Name
 from .placement import Label
 from .schema import Bound, Index, PartitionBy, Schema, Table, TableKind, leaves
+from .tls import Tls
 
 NodeId = NewType("NodeId", str)
 GroupId = NewType("GroupId", str)
@@ -32,13 +33,14 @@ class EngineName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One PostgreSQL server process."""
+    """One PostgreSQL server process. ``tls`` is how other servers reach it; None: as their libpq does by itself."""
 
     name: NodeId
     host: str
     port: int
     label: Label
     role: Role = Role.PRIMARY
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)

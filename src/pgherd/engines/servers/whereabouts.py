@@ -19,8 +19,10 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ...local import passfile
+from ...model.tls import HERD_CA
 from ...model.topology import Group, Node
 from ..base import Connection
+from ..failures import is_untrusted
 
 CONNECT_TIMEOUT_S = 5
 HEAD_START_S = 0.25
@@ -62,12 +64,24 @@ class Whereabouts:
 
     def conninfo_of(self, node: Node) -> dict[str, Any]:
         """The libpq parameters that reach one node."""
-        found = {**self._base, "host": node.host, "port": node.port}
+        found = {**self._base, **self._tls(node), "host": node.host, "port": node.port}
         if "passfile" in found:
             # Given outright, or a PGPASSWORD in the environment would be used instead of the file.
             path, user = Path(found["passfile"]), found.get("user", "")
             found["password"] = passfile.lookup(path, node.host, node.port, found.get("dbname", ""), user)
         return found
+
+    def _tls(self, node: Node) -> dict[str, str | None]:
+        """How the topology says that a node is reached; what the DSN of whoever opened the herd says comes first.
+
+        Who has the herd's CA (``sslrootcert`` in the base) verifies with it; the path in the topology is the servers'.
+        """
+        tls = node.tls
+        if tls is None or "sslmode" in self._base:
+            return {}
+        if tls.sslrootcert == HERD_CA:
+            return {"sslmode": tls.sslmode.value} if "sslrootcert" in self._base else {}
+        return {"sslrootcert": None, **tls.parameters()}
 
     def _candidates(self, group: str) -> list[Node]:
         """The group's nodes, the likeliest primary first."""
@@ -111,7 +125,7 @@ class Whereabouts:
         try:
             done, _ = await asyncio.wait(asked, timeout=FIND_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                raise failures[-1]
+                raise _telling(failures)
             self._last[group], taken = done.pop().result()
             return taken
         finally:
@@ -154,7 +168,7 @@ class Whereabouts:
             answer = found.get(timeout=FIND_TIMEOUT_S)
         except Empty:
             if first.acquire(blocking=False):  # from now on whoever comes is too late
-                raise failures[-1] from None
+                raise _telling(failures) from None
             answer = found.get()
         finally:
             over.set()
@@ -168,6 +182,11 @@ class Whereabouts:
 def in_recovery(connection: psycopg.BaseConnection[Any]) -> bool:
     """Whether the server at the other end is a standby, as it said last."""
     return connection.pgconn.parameter_status(b"in_hot_standby") == b"on"
+
+
+def _telling(failures: list[psycopg.OperationalError]) -> psycopg.OperationalError:
+    """The failure that says most: who is not trusted is what somebody has to know, else what was heard last."""
+    return next((f for f in failures if is_untrusted(f)), failures[-1])
 
 
 def _no_primary(group: str) -> psycopg.OperationalError:

@@ -41,11 +41,14 @@ BEGIN
 END $$;
 
 -- The link to a group: the same statement on every node, to make it or to change where it points. Host and port list all
--- of the group's nodes; libpq takes the one that can be written to.
-CREATE OR REPLACE FUNCTION pgherd.set_link(group_name text, host text, port text, dbname text, secret text DEFAULT NULL)
+-- of the group's nodes; libpq takes the one that can be written to. sslmode and sslrootcert NULL: libpq's own.
+DROP FUNCTION IF EXISTS pgherd.set_link(text, text, text, text, text);
+CREATE OR REPLACE FUNCTION pgherd.set_link(group_name text, host text, port text, dbname text, secret text,
+    sslmode text, sslrootcert text)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     link text := 'pgherd_' || group_name;
+    wire record;
 BEGIN
     -- 'primary', not 'read-write': a reader's sessions are read-only wherever they are.
     IF EXISTS (SELECT FROM pg_foreign_server WHERE srvname = link) THEN
@@ -62,6 +65,16 @@ BEGIN
         EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
             link, pgherd.link_role(), secret);
     END IF;
+    FOR wire IN SELECT * FROM (VALUES ('sslmode', sslmode), ('sslrootcert', sslrootcert)) v(name, value) LOOP
+        IF EXISTS (SELECT FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
+            WHERE srvname = link AND option_name = wire.name)
+        THEN
+            EXECUTE format('ALTER SERVER %I OPTIONS (DROP %I)', link, wire.name);
+        END IF;
+        IF wire.value IS NOT NULL THEN
+            EXECUTE format('ALTER SERVER %I OPTIONS (ADD %I %L)', link, wire.name, wire.value);
+        END IF;
+    END LOOP;
     PERFORM pgherd.map_reader(link, role, s.secret) FROM pgherd.reader, pgherd.reader_secrets(role) s;
 END $$;
 

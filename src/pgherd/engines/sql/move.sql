@@ -137,7 +137,8 @@ DECLARE
 BEGIN
     SELECT string_agg(format('%s=%L', option_name, option_value), ' ') INTO publisher
     FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
-    WHERE srvname = link AND option_name IN ('host', 'port', 'dbname', 'target_session_attrs', 'connect_timeout');
+    WHERE srvname = link AND option_name IN ('host', 'port', 'dbname', 'target_session_attrs', 'connect_timeout',
+        'sslmode', 'sslrootcert');
     EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, slot_name = %L,'
         ' copy_data = false, origin = none, binary = %s)',
         name, publisher || format(' user=%L password=%L', pgherd.link_role(), pgherd.link_secret(link)), name, name,

@@ -517,7 +517,7 @@ class AsyncTable:
             text_config=text_config,
             reading=reading,
         )
-        return await self._herd.with_fresh_topology(lambda: scatter(self._herd._engine, *request(), partial=partial))
+        return await self._herd.with_fresh_topology(lambda: scatter(self._herd._engine, request(), partial=partial))
 
     def request(
         self,
@@ -528,7 +528,7 @@ class AsyncTable:
         words: str | None = None,
         reading: Reading = Reading(),  # noqa: B008
         **options: Any,
-    ) -> tuple[Router, Request]:
+    ) -> Request:
         """A search for a vector (hybrid: and words), checked but not carried out; options as for :meth:`search`."""
         options["reads"] = self._herd.reads(reading)
         known = self._herd._about(self._name)
@@ -537,11 +537,11 @@ class AsyncTable:
         options["knowledge"], options["narrowing"] = self._herd._calibrations, self._herd._narrowing
         options["forms"] = known.forms
         if words is not None:
-            return router, hybrid_request_of(table, indexes, router, vector, words, k=k, column=target, **options)
+            return hybrid_request_of(table, indexes, router, vector, words, k=k, column=target, **options)
         for name in ("text_column", "text_config"):
             if options.pop(name, None) is not None:
                 raise BadInput(f"{name} belongs to a hybrid search", hint="say hybrid=True, or leave it out")
-        return router, request_of(table, indexes, router, vector, k=k, column=target, **options)
+        return request_of(table, indexes, router, vector, k=k, column=target, **options)
 
     async def tune(
         self, column: str | None = None, *, sample: int = SAMPLE, progress: Progress | None = None

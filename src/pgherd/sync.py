@@ -208,8 +208,8 @@ class HerdTable:
         vector = question if model is None else model.embed([question])[0]
 
         def ask() -> Hits:
-            router, request = self._inner.request(vector, k, column=column, words=words, reading=reading, **options)
-            return run(scatter(self._immediate, router, request, partial=partial))
+            request = self._inner.request(vector, k, column=column, words=words, reading=reading, **options)
+            return run(scatter(self._immediate, request, partial=partial))
 
         return patiently_now(lambda: self._following(ask), self._inner.herd.patience_s)
 

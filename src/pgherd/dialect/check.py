@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ..model.names import Name
-from ..model.schema import Index, ListBound, Partition, Schema, SqlObject, Strategy, Table, TableKind
+from ..model.schema import Index, ListBound, Schema, SqlObject, Strategy, Table, TableKind
 from .bounds import HASHABLE, base_type, check_siblings
 from .drafts import Draft, IndexDraft
 from .foreign_keys import check_foreign_keys
+from .foreign_keys import every_partition as parts_of
 from .source import Place
 from .vectors import check_vector_index
 
@@ -32,13 +31,6 @@ def check(schema: Schema, draft: Draft) -> None:
         _check_index(schema, index, index_places.get(index.name) or draft.places["index", index.name])
     for item in schema.objects:
         _check_object(schema, item, draft)
-
-
-def parts_of(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
-    """Every partition of every level."""
-    for p in partitions:
-        yield p
-        yield from parts_of(p.partitions)
 
 
 def _check_tablespaces(schema: Schema, table: Table, draft: Draft) -> None:

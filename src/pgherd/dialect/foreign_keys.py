@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..model.schema import ForeignKey, Partition, Schema, Table, TableKind
@@ -17,7 +18,7 @@ def check_foreign_keys(schema: Schema, table: Table, draft: Draft) -> None:
         place = places.get((fk.columns, fk.references, fk.name), said.place)
         other = _target(schema, fk, draft, place)
         _check_target(schema, fk, other, place)
-        _check_kinds(table, fk, other, place)
+        _check_kinds(schema, table, fk, other, place)
 
 
 def _target(schema: Schema, fk: ForeignKey, draft: Draft, place: Place) -> Table:
@@ -51,10 +52,34 @@ def _whole(index: Any) -> bool:
     return index.where is None and len(index.columns) == len(index.elements)
 
 
-def _check_kinds(table: Table, fk: ForeignKey, other: Table, place: Place) -> None:
+def pinned_to(schema: Schema, table: Table) -> frozenset[str]:
+    """The regions that rows of a table are pinned to; empty if none are."""
+    names = {table.tablespace, *(p.tablespace for p in every_partition(table.partitions))}
+    spaces = (schema.tablespace(n) for n in names if n)
+    return frozenset(region for s in spaces if s for region in s.regions or ())
+
+
+def every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
+    """Partitions of every level."""
+    for part in partitions:
+        yield part
+        yield from every_partition(part.partitions)
+
+
+def _check_kinds(schema: Schema, table: Table, fk: ForeignKey, other: Table, place: Place) -> None:
     if other.kind is TableKind.REFERENCE:
         return
     make_reference = f"SELECT create_reference_table('{other.name}')"
+    pins = pinned_to(schema, table), pinned_to(schema, other)
+    if pins[0] != pins[1]:
+        said = [
+            f"{t.name} is pinned to {', '.join(sorted(p)) or 'no region'}"
+            for t, p in zip((table, other), pins, strict=True)
+        ]
+        raise place.refused(
+            f"{' and '.join(said)}: values of this key would leave the regions where they must stay",
+            hint="keep both tables in the same tablespaces, or reference a table that holds nothing of a pinned one",
+        )
     if table.kind is TableKind.REFERENCE:
         raise place.bad(
             f"a reference table is on every node, {other.name} is not",

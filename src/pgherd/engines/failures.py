@@ -8,12 +8,15 @@ from contextlib import contextmanager
 
 import psycopg
 
-from ..errors import GroupUnavailable, HerdError, ServerRefused, StaleTopology
+from ..errors import GroupUnavailable, HerdError, ResidencyRefused, ServerRefused, StaleTopology
+from ..planning.strict import REFUSED
 
 STALE = "PH001"
 """What a node says to a client whose topology is not the newest (engines/sql/fleet.sql)."""
 _LINK = re.compile('"pgherd_([^"]+)"')
 """How a server names its link to a group that it cannot reach."""
+_BARRIER = re.compile(f'"([^"]+{re.escape(REFUSED)})"')
+"""How it names what stands in the place of rows that it may not lead to."""
 
 
 def is_connection_loss(error: BaseException) -> bool:
@@ -40,6 +43,13 @@ def translate(error: BaseException, group: str, what: str = "") -> HerdError:
         )
     if isinstance(error, psycopg.Error) and error.sqlstate == STALE:
         return StaleTopology(str(error.diag.message_primary), hint="run it again: the client reads the herd anew")
+    barrier = _BARRIER.search(error.diag.message_primary or "") if isinstance(error, psycopg.Error) else None
+    if barrier:
+        return ResidencyRefused(
+            f"group {group} refused{doing}: tablespace {barrier[1]}",
+            hint="connect to a server of its region (pgherd dsn --region …), or leave those rows out with a condition"
+            " on the partition key",
+        )
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
         hint = error.diag.message_hint or ""

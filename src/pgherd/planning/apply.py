@@ -55,7 +55,7 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
         without = replace(merged, items=tuple(i for i in merged.items if i not in late))
         target = replace(reached, generation=reached.generation + 1, schema=without, homes=homes)
         compiler = Compiler(target, traits, reached.schema)
-        steps = [s for c in main for s in compiler.compile(c)]
+        steps = [*compiler.change_links(reached), *(s for c in main for s in compiler.compile(c))]
         steps += finish(reached, target)
         phases.append(Phase((), tuple(steps), target))
         reached = target

@@ -14,13 +14,16 @@ from ..model.topology import Topology
 from ..model.vectors import default_metric
 
 
-def search_functions(topology: Topology, table: Table) -> list[tuple[str, str]]:
-    """(name, CREATE OR REPLACE text) of the search function of every vector column of the table."""
+def search_functions(topology: Topology, table: Table, closed: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
+    """(name, CREATE OR REPLACE text) of the search function of every vector column of the table.
+
+    Shards in the tablespaces ``closed``, which are strict and elsewhere, are left out; a warning says so.
+    """
     made = []
     for i, column in enumerate(table.vector_columns):
         base = table.name.name if table.name.schema == "public" else f"{table.name.schema}_{table.name.name}"
         name = derived_name("search_" + base, "" if i == 0 else f"_{column.name}")
-        made.append((name, _function(topology, table, column, name)))
+        made.append((name, _function(topology, table, column, name, closed)))
     return made
 
 
@@ -31,15 +34,23 @@ def _unused(wanted: str, taken: set[str]) -> str:
     return wanted
 
 
-def _function(topology: Topology, table: Table, column: Column, name: str) -> str:
+def _function(topology: Topology, table: Table, column: Column, name: str, closed: frozenset[str]) -> str:
     taken = {c.name for c in table.columns}
     query, k, where = (_unused(w, taken) for w in ("query", "k", "filter"))
     distance, shard, home = (_unused(w, taken) for w in ("distance", "shard", "home"))
     rows = [(distance, "double precision"), (shard, "text"), (home, "text")]
     rows += [(c.name, c.type) for c in _shown(table)]
     returns = ", ".join(f"{quote_ident(n)} {t}" for n, t in rows)
-    groups, templates = [], []
-    for group, text in _per_group(topology, table, column):
+    groups: list[str] = []
+    templates: list[str] = []
+    left_out = [s for s in topology.shards(table) if s.tablespace in closed]
+    warning = ""
+    if left_out:
+        shards = quote_literal(", ".join(s.name for s in left_out))
+        message = f"MESSAGE = 'not searched: ' || {shards} || ' (strict: read in their own regions only)'"
+        all_of_it = len(left_out) == len(topology.shards(table))
+        warning = f"\n    RAISE {'insufficient_privilege' if all_of_it else 'WARNING'} USING {message};"
+    for group, text in _per_group(topology, table, column, closed):
         groups.append(quote_literal(group))
         templates.append(quote_literal(text))
     base_type = column.type.partition("(")[0]
@@ -61,7 +72,7 @@ BEGIN
     IF $1 IS NULL OR $2 IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'the question and the number of rows must not be NULL';
     END IF;
-    PERFORM pgherd.check_reader({quote_literal(table.name.sql)});
+    PERFORM pgherd.check_reader({quote_literal(table.name.sql)});{warning}
     RETURN QUERY EXECUTE pgherd.scatter(
         groups_, templates_, {quote_literal(returns)},
         quote_literal($1::text) || {quote_literal("::" + column.type)}, $2, pgherd.filter_sql($3, columns_));
@@ -75,12 +86,12 @@ def _shown(table: Table) -> tuple[Column, ...]:
     return tuple(c for c in table.columns if not c.vector)
 
 
-def _per_group(topology: Topology, table: Table, column: Column) -> Iterable[tuple[str, str]]:
+def _per_group(topology: Topology, table: Table, column: Column, closed: frozenset[str]) -> Iterable[tuple[str, str]]:
     """(group, statement) pairs; in the statement %1$s is the query, %2$s the limit and %3$s the filter."""
     operator = _escaped(default_metric(column, topology.indexes(table)).operator)
     columns = "".join(", " + quote_ident(c.name) for c in _shown(table)).replace("%", "%%")
     by_group: dict[str, list[str]] = {}
-    for shard in topology.shards(table):
+    for shard in (s for s in topology.shards(table) if s.tablespace not in closed):
         order = f"{_escaped(quote_ident(column.name))} {operator} %1$s"
         origin = _escaped(f"{quote_literal(shard.name)}::text, {quote_literal(shard.home)}::text")
         text = (

@@ -23,9 +23,10 @@ from ..model.names import Name, derived_name, quote_literal
 from ..model.schema import HashBound, Partition, PartitionBy, Schema, Table, TableKind, leaves
 from ..model.topology import GroupId, Shard, Topology
 from . import ddl
-from .compile import Compiler, server_name
+from .compile import Compiler
 from .finish import finish
 from .move import HOLD_S, WAIT, find_shard
+from .placement import spaces_of
 from .plan import BRIEFLY, Phase, Plan, Step, Traits
 from .rebalance import tied_shards
 
@@ -316,11 +317,11 @@ class _Splitter:
             yield replace(self._step("catch_up", part.whole.name, sql, WAIT), apart=True)
         sql = f"LOCK TABLE ONLY {parents} IN ACCESS EXCLUSIVE MODE"
         yield self._step("hold_readers", first, sql, BRIEFLY, everywhere)
-        server = server_name(self._home[0])
-        for part in self._parts if self._others else ():
-            links = [ddl.create_foreign_partition(h.name, part.parent, h.bound, server) for h in part.halves]
-            sql = ";\n".join([f"DROP FOREIGN TABLE {part.whole.name.sql}", *links])
-            yield self._step("relink_shard", part.whole.name, sql, BRIEFLY, self._others)
+        for part in self._parts:
+            space = spaces_of(part.table)[part.halves[0].name]
+            for _, groups, links in self._compiler.links(part.parent, part.halves, self._home[0], space, self._others):
+                sql = f"DROP FOREIGN TABLE {part.whole.name.sql};\n{links}"
+                yield self._step("relink_shard", part.whole.name, sql, BRIEFLY, groups)
         for part in self._parts:
             sql = (
                 f"ALTER TABLE {part.parent.sql} DETACH PARTITION {part.whole.name.sql};\n"

@@ -141,7 +141,8 @@ def _split_of(topology: Topology, unit: tuple[Shard, ...], sizes: Mapping[str, i
         first, second = _bounds(whole)
         halves.append((_half_name(parent, first, taken), _half_name(parent, second, taken)))
     size = sum(sizes.get(s.relation.sql, 0) for s in unit)
-    return Split(tuple(s.relation for s in unit), tuple(halves), unit[0].home, size)
+    home = topology.homes[unit[0].relation.sql]  # not the unit's: who plans moves after splits has them there already
+    return Split(tuple(s.relation for s in unit), tuple(halves), home, size)
 
 
 def _check_splittable(topology: Topology, unit: tuple[Shard, ...]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from ..model.names import Name
-from ..model.schema import Index, ListBound, Schema, SqlObject, Strategy, Table, TableKind
+from ..model.schema import Index, ListBound, Schema, SqlObject, Strategy, Table, TableKind, every_partition
 from .bounds import HASHABLE, base_type, check_siblings
 from .drafts import Draft, IndexDraft
 from .foreign_keys import check_foreign_keys
-from .foreign_keys import every_partition as parts_of
 from .source import Place
 from .vectors import check_vector_index
 
@@ -36,7 +35,7 @@ def check(schema: Schema, draft: Draft) -> None:
 def _check_tablespaces(schema: Schema, table: Table, draft: Draft) -> None:
     known = ", ".join(t.name for t in schema.tablespaces) or "none"
     named: list[tuple[Name, str | None]] = [(table.name, table.tablespace)]
-    named += [(p.name, p.tablespace) for p in parts_of(table.partitions)]
+    named += [(p.name, p.tablespace) for p in every_partition(table.partitions)]
     for name, space in named:
         if space is not None and schema.tablespace(space) is None:
             raise draft.tables[name].place.bad(
@@ -55,7 +54,7 @@ def _check_partitions(table: Table, draft: Draft) -> None:
         )
     check_siblings(table.partitions, lambda p: draft.tables[p.name].place)
     levels = [(table.by, place)]
-    for part in parts_of(table.partitions):
+    for part in every_partition(table.partitions):
         where = draft.tables[part.name].place
         check_siblings(part.partitions, lambda p: draft.tables[p.name].place)
         if part.by is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from ..model.schema import ForeignKey, Partition, Schema, Table, TableKind
@@ -52,25 +51,11 @@ def _whole(index: Any) -> bool:
     return index.where is None and len(index.columns) == len(index.elements)
 
 
-def pinned_to(schema: Schema, table: Table) -> frozenset[str]:
-    """The regions that rows of a table are pinned to; empty if none are."""
-    names = {table.tablespace, *(p.tablespace for p in every_partition(table.partitions))}
-    spaces = (schema.tablespace(n) for n in names if n)
-    return frozenset(region for s in spaces if s for region in s.regions or ())
-
-
-def every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
-    """Partitions of every level."""
-    for part in partitions:
-        yield part
-        yield from every_partition(part.partitions)
-
-
 def _check_kinds(schema: Schema, table: Table, fk: ForeignKey, other: Table, place: Place) -> None:
     if other.kind is TableKind.REFERENCE:
         return
     make_reference = f"SELECT create_reference_table('{other.name}')"
-    pins = pinned_to(schema, table), pinned_to(schema, other)
+    pins = schema.regions_of(table), schema.regions_of(other)
     if pins[0] != pins[1]:
         said = [
             f"{t.name} is pinned to {', '.join(sorted(p)) or 'no region'}"

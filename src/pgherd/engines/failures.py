@@ -13,6 +13,8 @@ from ..planning.strict import REFUSED
 
 STALE = "PH001"
 """What a node says to a client whose topology is not the newest (engines/sql/fleet.sql)."""
+LEAK = "PH002"
+"""What a node says to a statement that would let pinned rows out (engines/sql/guard.sql)."""
 _LINK = re.compile('"pgherd_([^"]+)"')
 """How a server names its link to a group that it cannot reach."""
 _BARRIER = re.compile(f'"([^"]+{re.escape(REFUSED)})"')
@@ -43,6 +45,9 @@ def translate(error: BaseException, group: str, what: str = "") -> HerdError:
         )
     if isinstance(error, psycopg.Error) and error.sqlstate == STALE:
         return StaleTopology(str(error.diag.message_primary), hint="run it again: the client reads the herd anew")
+    if isinstance(error, psycopg.Error) and error.sqlstate == LEAK:
+        message = f"group {group} refused{doing}: {error.diag.message_primary}"
+        return ResidencyRefused(message, hint=error.diag.message_hint or "")
     barrier = _BARRIER.search(error.diag.message_primary or "") if isinstance(error, psycopg.Error) else None
     if barrier:
         return ResidencyRefused(

@@ -23,6 +23,7 @@ from ..model.schema import (
     SqlObject,
     Table,
     TableKind,
+    every_partition,
     leaves,
 )
 from ..model.topology import GroupId, Topology
@@ -58,12 +59,6 @@ def server_name(group: GroupId) -> str:
 def linked_sequence(table: Table, column: str) -> Name:
     """The sequence that gives ids to a local table's identity column on groups that see it as a foreign table."""
     return Name(table.name.schema, derived_name(table.name.name, f"_{column}_herd_seq"))
-
-
-def _every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
-    for part in partitions:
-        yield part
-        yield from _every_partition(part.partitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +412,7 @@ class Compiler:
         where = self._where(table) if table else self.everywhere
         yield Step(kind, item.name[:120], where, item.sql, secret=item.secret)
         if table and item.kind is ObjectKind.POLICY:
-            for part in _every_partition(table.partitions):
+            for part in every_partition(table.partitions):
                 groups = self.everywhere if part.by else (self.home(part.name),)
                 yield Step(kind, item.name, groups, ddl.retarget_policy(item.sql, part.name))
         if item.kind is ObjectKind.SEQUENCE and not self.keys_on_parent:

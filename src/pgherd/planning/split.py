@@ -111,7 +111,7 @@ def _asked(desired: Schema) -> Iterator[tuple[Name, int]]:
     for table in desired.tables:
         if table.shard_count:
             yield table.name, table.shard_count
-        for part in _every(table.partitions):
+        for part in every_partition(table.partitions):
             if part.shard_count:
                 yield part.name, part.shard_count
 
@@ -225,17 +225,17 @@ def _names(schema: Schema) -> set[str]:
     taken = {t.name.sql for t in schema.tables} | {i.name.sql for i in schema.indexes}
     taken |= {o.name for o in schema.objects}
     for table in schema.tables:
-        taken |= {p.name.sql for p in _every(table.partitions)}
+        taken |= {p.name.sql for p in every_partition(table.partitions)}
         for index in (i for i in schema.indexes if i.table == table.name):
             for _, leaf in leaves(table.partitions):
                 taken.add(Name(leaf.name.schema, ddl.leaf_index_name(index, leaf.name)).sql)
     return taken
 
 
-def _every(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
+def every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
     for part in partitions:
         yield part
-        yield from _every(part.partitions)
+        yield from every_partition(part.partitions)
 
 
 def _after(before: Topology, parts: list[_Parts]) -> Topology:

@@ -16,12 +16,6 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE TABLE IF NOT EXISTS pgherd.self (
-    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    group_name text NOT NULL
-);
-GRANT SELECT ON pgherd.self TO PUBLIC;
-
 -- The role that links log in as; one for each database, since two herds may share their servers.
 CREATE OR REPLACE FUNCTION pgherd.link_role() RETURNS name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

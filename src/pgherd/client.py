@@ -329,10 +329,8 @@ class AsyncHerd:
         router = self.router(table)
         shards = self.topology.shards(table)
         pinned = {s.name: schema.regions_at(s.tablespace) for s in shards}
-        if len(set(pinned.values())) > 1:
-            parts = router.route_many(columns)
-        else:  # wherever they go, or before that is known
-            parts = [(shards[0], everything)]
+        alike = len(set(pinned.values())) == 1  # so it doesn't matter where a row goes, which may not be known yet
+        parts = [(shards[0], everything)] if alike else router.route_many(columns)
         together: dict[tuple[frozenset[str], str], list[NDArray[np.intp]]] = {}
         for shard, rows in parts:
             home = self.topology.group(shard.home).primary.label.region

@@ -223,3 +223,26 @@ def test_the_built_in_model_runs_in_the_client(fleet: Herd) -> None:
     assert fleet.table("note").insert(chicago, embed={"text": "v"}) == len(chicago)
     assert fleet.table("note").search("marker", k=3, where={"city": "Chicago"})
     assert fleet.sql("SELECT * FROM pgherd.model_log") == []
+
+
+def test_entries_of_logs_are_kept_for_as_long_as_said(
+    fleet: Herd, fleet_db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = "INSERT INTO pgherd.model_log SELECT now() - make_interval(days => d), 'x', '', 'h', 'm', 't', 'row', 1, 1"
+    fleet.sql(old + " FROM unnest(ARRAY[1, 29, 31, 400]) d", region="us-east")
+    access = "INSERT INTO pgherd.access_log VALUES (now() - interval '40 days', 'x', 'us-east', 'c', 't', '{}', 1, 1)"
+    fleet.sql(access, region="us-east")
+    note = "SELECT pgherd.log_model('us-east', 'h', 'm', 't', 'row', 1, 1)"
+    count = "SELECT (SELECT count(*) FROM pgherd.model_log) AS m, (SELECT count(*) FROM pgherd.access_log) AS a"
+
+    fleet.sql(note, region="us-east")
+    assert fleet.sql(count, region="us-east") == [{"m": 5, "a": 1}]
+    assert main(["reader", "keep", "30", "--home", str(fleet_db), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"log_days": 30}
+    fleet.sql(note, region="us-east")
+    assert fleet.sql(count, region="us-east") == [{"m": 4, "a": 0}]
+    assert main(["reader", "keep", "0", "--home", str(fleet_db)]) == 0
+    assert "for ever" in capsys.readouterr().out
+    fleet.sql(old + " FROM unnest(ARRAY[99]) d", region="us-east")
+    fleet.sql(note, region="us-east")
+    assert fleet.sql(count, region="us-east") == [{"m": 6, "a": 0}]

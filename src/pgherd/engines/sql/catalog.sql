@@ -63,11 +63,24 @@ CREATE TABLE IF NOT EXISTS pgherd.model_log (
 );
 CREATE INDEX IF NOT EXISTS model_log_at ON pgherd.model_log USING brin (at);
 
+-- Entries of both logs that are older than the herd keeps them. Whoever adds an entry runs it, and who reads them.
+CREATE OR REPLACE FUNCTION pgherd.forget_logs() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    days int := (SELECT (document ->> 'log_days')::int FROM pgherd.topology ORDER BY generation DESC LIMIT 1);
+BEGIN
+    IF days IS NOT NULL THEN
+        DELETE FROM pgherd.model_log WHERE at < clock_timestamp() - make_interval(days => days);
+        DELETE FROM pgherd.access_log WHERE at < clock_timestamp() - make_interval(days => days);
+    END IF;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgherd.log_model(region text, endpoint text, model text, table_name text, purpose text,
     texts integer, bytes bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO pgherd.model_log (role, region, endpoint, model, table_name, purpose, texts, bytes)
-    VALUES (session_user, $1, $2, $3, $4, $5, $6, $7)
+    VALUES (session_user, $1, $2, $3, $4, $5, $6, $7);
+    SELECT pgherd.forget_logs();
 $$;
 
 -- The roles that may read what is at home in a region and nothing else (reader.sql); on that region's nodes only.

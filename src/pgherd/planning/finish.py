@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ..model.topology import GroupId, Topology
 from .plan import Step
@@ -11,20 +11,29 @@ from .search_function import search_functions
 from .strict import audiences
 
 
+def search_function_steps(topology: Topology) -> Iterator[Step]:
+    """The search functions of a herd whose own were made by an older version."""
+    yield from _steps(topology, {})
+
+
 def finish(before: Topology, after: Topology) -> Iterator[Step]:
     """What follows from the new topology as a whole: search functions, privileges and policies of shards, readers."""
     everywhere = tuple(g.name for g in after.groups)
-    old = dict(_functions(before))
+    yield from _steps(after, dict(_functions(before)))
+    yield Step("sync_shards", "privileges and policies of shards", everywhere, "SELECT pgherd.sync_shards()")
+    yield from reader_steps(after)
+
+
+def _steps(topology: Topology, old: Mapping[tuple[str, GroupId], str]) -> Iterator[Step]:
+    """Those functions whose text is not the old one, each where it is to be."""
     made: dict[tuple[str, str], list[GroupId]] = {}
-    for (name, group), text in _functions(after):
+    for (name, group), text in _functions(topology):
         was = old.get((name, group))
         if was != text:
             sql = text if was is None else f"SELECT pgherd.drop_function('{name}');\n{text}"
             made.setdefault((name, sql), []).append(group)
     for (name, sql), groups in made.items():
         yield Step("search_function", f"pgherd.{name}", tuple(groups), sql)
-    yield Step("sync_shards", "privileges and policies of shards", everywhere, "SELECT pgherd.sync_shards()")
-    yield from reader_steps(after)
 
 
 def _functions(topology: Topology) -> Iterator[tuple[tuple[str, GroupId], str]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import ExitStatus, HerdError
-from . import advise, availability, backup, demo, drill, index, llm, nodes, rows, schema, servers, split
+from . import advise, audit, availability, backup, demo, drill, index, llm, nodes, rows, schema, servers, split
 from .output import err, report, report_usage
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Typer brings its own copy of click since 0.20 and used the package before; this is the right class in both."""
 
-for module in (servers, availability, nodes, split, schema, rows, index, backup, drill, llm, advise, demo):
+for module in (servers, availability, nodes, split, schema, rows, index, backup, drill, llm, audit, advise, demo):
     module.add_commands(app)
 
 

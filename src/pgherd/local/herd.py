@@ -36,8 +36,10 @@ from .server import LocalServer, PortTaken, os_hint, port_is_free
 from .user import ServerUser, server_user
 
 _READER_FILE = rf"\.?reader-.+\.{_PASSFILE}"  # llm/reader.py writes them
+_AUDIT_FILE = r"audit\.(?:key|pub)\Z|\.audit\.(?:key|pub)\."  # audit/signing.py does
 _OWN = re.compile(
     rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
+    rf"|{_AUDIT_FILE}"
 )
 _PORT_ATTEMPTS = 5
 _STOP_TIMEOUT_S = 30.0

@@ -1,0 +1,144 @@
+"""Reading facts: every node at once, every database of it, in sessions that can only read.
+
+What a role may not see is told with the server's words, never left out. Values of rows are not read here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from ..engines.servers.whereabouts import Whereabouts
+from ..model.topology import Group, Node
+from .world import Facts, Row, Seen
+
+SERVER = (
+    "settings", "role_settings", "databases", "archive", "replication", "slots", "receiver", "subscriptions", "roles",
+    "directories", "temporary", "prepared", "workers",
+)  # fmt: skip
+DATABASE = (
+    "relations", "foreign_servers", "foreign_tables", "publications", "statistics", "functions", "extensions", "grants",
+    "derived",
+)  # fmt: skip
+HERD = ("moving", "readers", "access_log")
+STATEMENT_TIMEOUT_S = 30
+AT_ONCE = 12
+"""Sessions at a time."""
+Session = AsyncConnection[Row]
+
+
+@cache
+def script(name: str) -> str:
+    """The text of ``audit/sql/<name>.sql``."""
+    return files("pgherd.audit").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+
+
+@cache
+def title(name: str) -> str:
+    """What a script looks at: its first line."""
+    return script(name).partition("\n")[0].removeprefix("-- ")
+
+
+class Reader:
+    """Opens sessions on the herd's nodes, not too many at a time."""
+
+    def __init__(self, whereabouts: Whereabouts, dbname: str) -> None:
+        self._whereabouts = whereabouts
+        self.dbname = dbname
+        self._free = asyncio.Semaphore(AT_ONCE)
+
+    @asynccontextmanager
+    async def session(self, node: Node, dbname: str | None = None) -> AsyncIterator[Session]:
+        """A read-only session on one database of a node."""
+        async with self._free:
+            parameters: dict[str, Any] = {**self._whereabouts.conninfo_of(node), "dbname": dbname or self.dbname}
+            parameters |= {"application_name": "pgherd audit", "target_session_attrs": "any"}
+            connection = await AsyncConnection.connect(
+                **parameters, autocommit=True, prepare_threshold=None, row_factory=dict_row
+            )
+            async with connection:
+                for name, value in (
+                    ("default_transaction_read_only", "on"),
+                    ("statement_timeout", f"{STATEMENT_TIMEOUT_S}s"),
+                    ("lock_timeout", "2s"),
+                    ("search_path", "pg_catalog"),
+                ):
+                    await connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+                yield connection
+
+    async def see(self, group: Group, node: Node) -> Seen:
+        """A node with the facts of its server, and of its databases if it is a primary."""
+        seen = Seen(group, node)
+        try:
+            async with self.session(node) as session:
+                row = await (await session.execute("SELECT pg_is_in_recovery() AS standby")).fetchone()
+                seen.standby = bool(row and row["standby"])
+                await _read(session, SERVER, seen.facts)
+        except psycopg.Error as error:
+            seen.why_down = said(error)
+            return seen
+        if not seen.standby:
+            await self.read_databases(seen)
+        return seen
+
+    async def read_databases(self, seen: Seen) -> None:
+        """The facts of every database of a node that takes connections."""
+        names = [r["name"] for r in seen.facts["databases"] if r["open"]]
+        read = await asyncio.gather(*(self._database(seen.node, name) for name in names))
+        seen.databases = dict(zip(names, read, strict=True))
+
+    async def _database(self, node: Node, name: str) -> Facts:
+        facts = Facts()
+        try:
+            async with self.session(node, name) as session:
+                await _read(session, DATABASE, facts)
+                if name == self.dbname:
+                    await _read(session, HERD, facts)
+        except psycopg.Error as error:
+            facts.failed["all"] = said(error)
+        return facts
+
+
+async def _read(session: Session, names: Iterable[str], facts: Facts) -> None:
+    for name in names:
+        try:
+            cursor = await session.execute(script(name).encode())
+            facts.rows[name] = await cursor.fetchall()
+        except psycopg.Error as error:
+            if session.closed:
+                raise
+            if error.sqlstate in ("42P01", "42883", "3F000") and name in HERD:  # a herd of an engine without
+                facts.rows[name] = []
+            else:
+                facts.failed[name] = said(error)
+
+
+def said(error: psycopg.Error) -> str:
+    """Why a server did not answer, without DETAIL, which quotes rows, and without what libpq says of the connection."""
+    if error.diag.message_primary:
+        return error.diag.message_primary
+    if error.sqlstate is None:
+        text = str(error).strip().splitlines()
+        fatal = next((line.partition("FATAL:")[2].strip() for line in text if "FATAL:" in line), None)
+        return fatal or "it does not answer"
+    return type(error).__name__
+
+
+def addresses_of(hosts: Iterable[str]) -> dict[str, frozenset[str]]:
+    """The addresses behind host names; none for a name that is not known here."""
+    found = {}
+    for host in set(hosts):
+        try:
+            found[host] = frozenset(str(info[4][0]) for info in socket.getaddrinfo(host, None))
+        except OSError:
+            found[host] = frozenset()
+    return found

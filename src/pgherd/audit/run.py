@@ -1,0 +1,114 @@
+"""An audit from beginning to end: look at every node, let the probes judge, write it down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+
+from ..client import AsyncHerd
+from ..herdfile import HerdFile
+from .finding import Finding, Looked, NotLooked, Outcome, Probe, Severity
+from .looking import DATABASE, HERD, SERVER, Reader, addresses_of, title
+from .pinned import pinned_shards
+from .probes import homes, links, logical, standbys, statistics
+from .probes.logical import conninfo_of
+from .report import Report
+from .world import Seen, World
+
+PROBES: tuple[Probe, ...] = (homes.probe, links.probe, logical.probe, standbys.probe, statistics.probe)
+Say = Callable[[str], None]
+
+
+async def audit(
+    herd: AsyncHerd, file: HerdFile | None = None, home: Path | None = None, say: Say | None = None
+) -> Report:
+    """Look at all that holds or could receive a pinned row of ``herd``; nothing is changed.
+
+    ``file`` and ``home`` are those of a herd that has a home.
+    """
+    tell = say or (lambda _: None)
+    started, began = perf_counter(), datetime.now(UTC)
+    topology = await herd.engine.refresh()
+    dbname = str(herd.engine.conninfo(topology.groups[0].name)["dbname"])
+    reader = Reader(herd.engine.whereabouts, dbname)
+    tell(f"reading {len(topology.nodes)} servers")
+    nodes = list(await asyncio.gather(*(reader.see(g, n) for g in topology.groups for n in g.nodes)))
+    await _read_standbys(reader, nodes)
+    local = {n.name for n in file.nodes if n.data_directory is not None} if file else set()
+    for seen in nodes:
+        seen.local = seen.name in local
+    world = World(topology, pinned_shards(topology), nodes, dbname, file, home)
+    world.global_model = os.environ.get("PGHERD_MODEL")
+    world.addresses = await asyncio.to_thread(addresses_of, _hosts(world))
+    outcomes = [probe(world) for probe in PROBES]
+    return Report(
+        at=began.isoformat(timespec="seconds"),
+        seconds=round(perf_counter() - started, 2),
+        topology=topology,
+        pinned=world.pinned,
+        outcome=_joined([_seen(world), *outcomes]),
+    )
+
+
+async def _read_standbys(reader: Reader, nodes: list[Seen]) -> None:
+    """Where no primary answers, a standby's databases are read: they hold the same."""
+    for group in {s.group.name for s in nodes}:
+        members = [s for s in nodes if s.group.name == group]
+        if not any(s.databases for s in members):
+            one = next((s for s in members if s.why_down is None), None)
+            if one is not None:
+                await reader.read_databases(one)
+
+
+def _hosts(world: World) -> Iterable[str]:
+    """Every host name that connection strings on the servers hold, and the herd's own."""
+    listed = [n.host for n in world.topology.nodes]
+    for seen in world.up():
+        listed += [r["host"] for r in seen.facts["receiver"] if r["host"]]
+        for row in seen.facts["subscriptions"]:
+            options = conninfo_of(row["conninfo"])
+            listed += [options.get("hostaddr") or options.get("host") or ""]
+        for facts in seen.databases.values():
+            options_of = (r["options"] or {} for r in facts["foreign_servers"])
+            listed += [o.get("hostaddr") or o.get("host") or "" for o in options_of]
+    return {h.strip() for text in listed for h in text.split(",") if h.strip() and not h.startswith(("/", "@"))}
+
+
+def _seen(world: World) -> Outcome:
+    """What was read of each node, and what was not."""
+    looked: list[Looked] = []
+    missing: list[NotLooked] = []
+    for seen in world.nodes:
+        at = seen.name, seen.region
+        if seen.why_down is not None:
+            missing.append(NotLooked(f"node {seen.name}", *at, seen.why_down, whole=True))
+            continue
+        looked += [Looked(title(n), *at, count=len(seen.facts[n])) for n in SERVER if n in seen.facts.rows]
+        missing += [NotLooked(title(n), *at, why) for n, why in seen.facts.failed.items()]
+        for name, facts in seen.databases.items():
+            if "all" in facts.failed:
+                missing.append(NotLooked(f"database {name}", *at, facts.failed["all"], whole=True))
+                continue
+            where = f"database {name}"
+            looked += [Looked(title(n), *at, where, len(facts[n])) for n in (*DATABASE, *HERD) if n in facts.rows]
+            missing += [NotLooked(title(n), *at, f"{where}: {why}") for n, why in facts.failed.items()]
+        shut = [r["name"] for r in seen.facts["databases"] if not r["open"] and r["name"] != "template0"]
+        missing += [NotLooked(f"database {n}", *at, "it takes no connections", whole=True) for n in shut]
+    return Outcome((), tuple(looked), tuple(missing))
+
+
+def _joined(outcomes: Iterable[Outcome]) -> Outcome:
+    found: dict[Finding, None] = {}
+    looked: list[Looked] = []
+    missing: list[NotLooked] = []
+    for one in outcomes:
+        found |= dict.fromkeys(one.findings)
+        looked += one.looked
+        missing += one.not_looked
+    order = list(Severity)
+    ranked = sorted(found, key=lambda f: (order.index(f.severity), f.kind, f.region, f.node, f.table or "", f.detail))
+    return Outcome(tuple(ranked), tuple(looked), tuple(missing))

@@ -1,0 +1,139 @@
+"""``pgherd audit``: who holds what, where; what is signed, and what was signed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from .. import herdfile
+from ..audit.report import Report
+from ..audit.run import audit as run_audit
+from ..audit.signing import PUBLIC, key_of, read_public, signed, verify
+from ..client import connect_async
+from ..errors import BadInput, ExitStatus
+from ..herdfile import default_home
+from .options import DsnOption, HomeOption, JsonOption
+from .output import err, out, print_json, table_of
+
+_COLOURS = {"violation": "bold red", "risk": "yellow", "note": "cyan"}
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command()(audit)
+
+
+def audit(
+    verify_file: Annotated[
+        Path | None, typer.Option("--verify", metavar="FILE", help="Check the signature of a report instead.")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE", help="--verify: the herd's public key (the home's audit.pub)."),
+    ] = None,
+    home: HomeOption = None,
+    dsn: DsnOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find every place that holds or could receive pinned rows, by reading the servers. Exit 3 on a violation."""
+    if verify_file is not None:
+        _verify(verify_file, key or (home or default_home()) / PUBLIC, json)
+        return
+    if key is not None:
+        raise BadInput("--key goes with --verify", hint="an audit signs with the key in the herd's home")
+    where = None if dsn and home is None else home or default_home()
+    signer = None if where is None else key_of(_existing(where))
+    with err.status("opening the herd") as line:
+        report = asyncio.run(_audit(dsn, where, lambda text: line.update(escape(text))))
+    document = report.as_json()
+    document = signed(document, signer) if signer else {**document, "signature": None}
+    if json:
+        print_json(document)
+    else:
+        _show(document)
+    if report.violated:
+        raise typer.Exit(int(ExitStatus.REFUSED))
+    if not report.complete:
+        raise typer.Exit(int(ExitStatus.FAILED))
+
+
+def _existing(home: Path) -> Path:
+    herdfile.read(home)
+    return home
+
+
+async def _audit(dsn: str | None, home: Path | None, say: Any) -> Report:
+    file = None if dsn or home is None else herdfile.read(home)
+    async with connect_async(dsn, home=home) as herd:
+        return await run_audit(herd, file, home, say)
+
+
+def _verify(path: Path, key: Path, json: bool) -> None:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} can't be read", hint="name a file that pgherd audit wrote") from error
+    found = verify(text, read_public(key))
+    result = {k: found[k] for k in ("at", "generation", "clean", "complete", "violations", "risks")}
+    result |= {"verified": True, "key_id": found["signature"]["key_id"]}
+    if json:
+        print_json(result)
+    else:
+        out.print(
+            f"[green]signed[/] with key {result['key_id']} and unchanged: the audit of {escape(str(result['at']))}"
+        )
+        out.print(_verdict(found))
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    if document["violations"]:
+        text = f"[bold red]{document['violations']} violations[/]"
+    else:
+        text = "[bold green]no violation[/]"
+    text += f", {document['risks']} risks" if document["risks"] else ", no risk"
+    return text + ("" if document["complete"] else "; [bold yellow]incomplete[/]: not every server was seen")
+
+
+def _show(document: dict[str, Any]) -> None:
+    rows = [[f["severity"], f["kind"], f["table"], f["region"], f["node"], f["detail"]] for f in document["findings"]]
+    if rows:
+        table = table_of(["", "kind", "table", "region", "node", "what"], [])
+        for row, f in zip(rows, document["findings"], strict=True):
+            cells = [escape(str(v)) if v is not None else "[dim]∅[/]" for v in row]
+            cells[0] = f"[{_COLOURS[f['severity']]}]{cells[0]}[/]"
+            table.add_row(*cells)
+        out.print(table)
+        out.print()
+        for hint in dict.fromkeys((f["kind"], f["hint"]) for f in document["findings"] if f["hint"]):
+            out.print(f"[cyan]{escape(hint[0])}[/]  {escape(hint[1])}", soft_wrap=True)
+        out.print()
+    _show_seen(document)
+    out.print()
+    out.print(_verdict(document))
+    shards = len(document["pinned"])
+    tables = len({p["table"] for p in document["pinned"]})
+    signature = document["signature"]
+    signed_by = f"signed with key {signature['key_id']}" if signature else "not signed: without a home there is no key"
+    out.print(
+        f"{shards} pinned shards of {tables} tables at generation {document['generation']},"
+        f" in {document['seconds']:.1f} s; {signed_by}"
+    )
+
+
+def _show_seen(document: dict[str, Any]) -> None:
+    counts: Counter[str] = Counter()
+    places: dict[str, set[str]] = {}
+    for entry in document["looked_at"]:
+        counts[entry["what"]] += entry["count"] or 0
+        places.setdefault(entry["what"], set()).add(entry["node"] or "")
+    rows = [[what, counts[what], ", ".join(sorted(filter(None, places[what])))] for what in counts]
+    out.print(table_of(["looked at", "found", "on"], rows))
+    if document["could_not_look_at"]:
+        out.print()
+        missing = [[x["what"], x["node"], x["why"]] for x in document["could_not_look_at"]]
+        out.print(table_of(["could not be looked at", "node", "why"], missing))

@@ -43,13 +43,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """Something that was looked at, and how many there were; on ``node``, or on none in particular."""
+    """Something that was looked at, and how many there were; on ``node``, or on none in particular.
+
+    With ``source`` and ``target`` it is a way that rows go by right.
+    """
 
     what: str
     node: str | None = None
     region: str | None = None
     detail: str = ""
     count: int | None = None
+    source: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,12 +28,14 @@ SERVER = (
 )  # fmt: skip
 DATABASE = (
     "relations", "foreign_servers", "foreign_tables", "publications", "statistics", "functions", "extensions", "grants",
-    "derived",
+    "derived", "columns",
 )  # fmt: skip
 HERD = ("moving", "readers", "access_log")
 STATEMENT_TIMEOUT_S = 30
 AT_ONCE = 12
 """Sessions at a time."""
+KEPT = 32
+"""Sessions that are kept for their next use."""
 Session = AsyncConnection[Row]
 
 
@@ -45,35 +48,60 @@ def script(name: str) -> str:
 @cache
 def title(name: str) -> str:
     """What a script looks at: its first line."""
+    if name == "symlinks":
+        return "symbolic links in the data directory"
     return script(name).partition("\n")[0].removeprefix("-- ")
 
 
 class Reader:
-    """Opens sessions on the herd's nodes, not too many at a time."""
+    """Opens sessions on the herd's nodes, not too many at a time, and keeps some until it is closed."""
 
     def __init__(self, whereabouts: Whereabouts, dbname: str) -> None:
         self._whereabouts = whereabouts
         self.dbname = dbname
         self._free = asyncio.Semaphore(AT_ONCE)
+        self._kept: dict[tuple[str, str], Session] = {}
+
+    async def close(self) -> None:
+        """End the sessions that were kept."""
+        for session in self._kept.values():
+            await session.close()
+        self._kept.clear()
 
     @asynccontextmanager
     async def session(self, node: Node, dbname: str | None = None) -> AsyncIterator[Session]:
         """A read-only session on one database of a node."""
+        key = node.name, dbname or self.dbname
         async with self._free:
-            parameters: dict[str, Any] = {**self._whereabouts.conninfo_of(node), "dbname": dbname or self.dbname}
-            parameters |= {"application_name": "pgherd audit", "target_session_attrs": "any"}
-            connection = await AsyncConnection.connect(
-                **parameters, autocommit=True, prepare_threshold=None, row_factory=dict_row
-            )
-            async with connection:
-                for name, value in (
-                    ("default_transaction_read_only", "on"),
-                    ("statement_timeout", f"{STATEMENT_TIMEOUT_S}s"),
-                    ("lock_timeout", "2s"),
-                    ("search_path", "pg_catalog"),
-                ):
-                    await connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-                yield connection
+            session = self._kept.pop(key, None)
+            if session is None or session.closed:
+                session = await self._connect(node, dbname)
+            try:
+                yield session
+            finally:
+                if session.closed or key in self._kept or len(self._kept) >= KEPT:
+                    await session.close()
+                else:
+                    self._kept[key] = session
+
+    async def _connect(self, node: Node, dbname: str | None) -> Session:
+        parameters: dict[str, Any] = {**self._whereabouts.conninfo_of(node), "dbname": dbname or self.dbname}
+        parameters |= {"application_name": "pgherd audit", "target_session_attrs": "any"}
+        session = await AsyncConnection.connect(
+            **parameters, autocommit=True, prepare_threshold=None, row_factory=dict_row
+        )
+        try:
+            for name, value in (
+                ("default_transaction_read_only", "on"),
+                ("statement_timeout", f"{STATEMENT_TIMEOUT_S}s"),
+                ("lock_timeout", "2s"),
+                ("search_path", "pg_catalog"),
+            ):
+                await session.execute("SELECT set_config(%s, %s, false)", [name, value])
+        except BaseException:
+            await session.close()
+            raise
+        return session
 
     async def see(self, group: Group, node: Node) -> Seen:
         """A node with the facts of its server, and of its databases if it is a primary."""
@@ -123,7 +151,7 @@ async def _read(session: Session, names: Iterable[str], facts: Facts) -> None:
 
 
 def said(error: psycopg.Error) -> str:
-    """Why a server did not answer, without DETAIL, which quotes rows, and without what libpq says of the connection."""
+    """Why a server did not answer; without DETAIL, which quotes rows, and what libpq says of the connection."""
     if error.diag.message_primary:
         return error.diag.message_primary
     if error.sqlstate is None:
@@ -131,6 +159,18 @@ def said(error: psycopg.Error) -> str:
         fatal = next((line.partition("FATAL:")[2].strip() for line in text if "FATAL:" in line), None)
         return fatal or "it does not answer"
     return type(error).__name__
+
+
+def read_symlinks(facts: Facts, data: Path) -> None:
+    """Links in a data directory on this machine that lead out of it; not PostgreSQL's own tablespaces."""
+    found: list[Row] = []
+    try:
+        paths = [p for p in (*data.iterdir(), *(data / "base").iterdir()) if p.is_symlink()]
+        out = [p for p in paths if not p.resolve().is_relative_to(data.resolve())]
+        found = [{"link": str(p.relative_to(data)), "target": str(p.resolve())} for p in out]
+    except OSError as error:
+        facts.failed["symlinks"] = error.strerror or str(error)
+    facts.rows["symlinks"] = found
 
 
 def addresses_of(hosts: Iterable[str]) -> dict[str, frozenset[str]]:

@@ -7,51 +7,114 @@ import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from ..client import AsyncHerd
 from ..herdfile import HerdFile
-from .finding import Finding, Looked, NotLooked, Outcome, Probe, Severity
-from .looking import DATABASE, HERD, SERVER, Reader, addresses_of, title
+from .finding import Finding, Looked, NotLooked, Outcome, Probe, Severity, outcome
+from .looking import DATABASE, HERD, SERVER, Reader, addresses_of, read_symlinks, title
 from .pinned import pinned_shards
-from .probes import homes, links, logical, standbys, statistics
+from .probes import (
+    archive,
+    copies,
+    directories,
+    endpoints,
+    extensions,
+    homes,
+    leftovers,
+    links,
+    logical,
+    logs,
+    roles,
+    standbys,
+    statistics,
+)
 from .probes.logical import conninfo_of
 from .report import Report
+from .sampling import SAMPLE, new_salt, sample
+from .searching import Search
+from .strays import count_strays
 from .world import Seen, World
 
-PROBES: tuple[Probe, ...] = (homes.probe, links.probe, logical.probe, standbys.probe, statistics.probe)
+PROBES: tuple[Probe, ...] = (
+    homes.probe, copies.probe, links.probe, logical.probe, standbys.probe, archive.probe, statistics.probe, logs.probe,
+    directories.probe, roles.probe, endpoints.probe, extensions.probe, leftovers.probe,
+)  # fmt: skip
+BUDGET_S = 60.0
+"""How long values are looked for."""
 Say = Callable[[str], None]
 
 
 async def audit(
-    herd: AsyncHerd, file: HerdFile | None = None, home: Path | None = None, say: Say | None = None
+    herd: AsyncHerd,
+    file: HerdFile | None = None,
+    home: Path | None = None,
+    say: Say | None = None,
+    *,
+    wanted: int = SAMPLE,
+    budget_s: float = BUDGET_S,
 ) -> Report:
     """Look at all that holds or could receive a pinned row of ``herd``; nothing is changed.
 
-    ``file`` and ``home`` are those of a herd that has a home.
+    ``file`` and ``home`` are those of a herd that has a home. ``wanted`` values of each column of a pinned shard are
+    looked for on all other servers, for at most ``budget_s``.
     """
     tell = say or (lambda _: None)
     started, began = perf_counter(), datetime.now(UTC)
     topology = await herd.engine.refresh()
     dbname = str(herd.engine.conninfo(topology.groups[0].name)["dbname"])
     reader = Reader(herd.engine.whereabouts, dbname)
-    tell(f"reading {len(topology.nodes)} servers")
-    nodes = list(await asyncio.gather(*(reader.see(g, n) for g in topology.groups for n in g.nodes)))
-    await _read_standbys(reader, nodes)
-    local = {n.name for n in file.nodes if n.data_directory is not None} if file else set()
-    for seen in nodes:
-        seen.local = seen.name in local
-    world = World(topology, pinned_shards(topology), nodes, dbname, file, home)
-    world.global_model = os.environ.get("PGHERD_MODEL")
-    world.addresses = await asyncio.to_thread(addresses_of, _hosts(world))
-    outcomes = [probe(world) for probe in PROBES]
+    try:
+        world, outcomes = await _looked(herd, reader, file, home, tell, wanted, budget_s)
+    finally:
+        await reader.close()
     return Report(
         at=began.isoformat(timespec="seconds"),
         seconds=round(perf_counter() - started, 2),
-        topology=topology,
+        topology=world.topology,
         pinned=world.pinned,
         outcome=_joined([_seen(world), *outcomes]),
     )
+
+
+async def _looked(
+    herd: AsyncHerd,
+    reader: Reader,
+    file: HerdFile | None,
+    home: Path | None,
+    tell: Say,
+    wanted: int,
+    budget_s: float,
+) -> tuple[World, list[Outcome]]:
+    topology = herd.topology
+    tell(f"reading {len(topology.nodes)} servers")
+    nodes = list(await asyncio.gather(*(reader.see(g, n) for g in topology.groups for n in g.nodes)))
+    await _read_standbys(reader, nodes)
+    directories_of = {n.name: n.data_directory for n in file.nodes if n.data_directory} if file else {}
+    for seen in nodes:
+        if seen.why_down is None and seen.name in directories_of:
+            seen.data_directory = Path(directories_of[seen.name])
+            read_symlinks(seen.facts, seen.data_directory)
+    world = World(topology, pinned_shards(topology), nodes, reader.dbname, file, home)
+    world.global_model = os.environ.get("PGHERD_MODEL")
+    world.addresses = await asyncio.to_thread(addresses_of, _hosts(world))
+    values = Outcome()
+    if world.pinned:
+        tell("looking for pinned values")
+        values = await _look_for_values(world, reader, wanted, budget_s)
+    outcomes = [values, *(probe(world) for probe in PROBES)]
+    return world, outcomes
+
+
+async def _look_for_values(world: World, reader: Reader, wanted: int, budget_s: float) -> Outcome:
+    """Hash samples at home, look for the hashes elsewhere, and count rows that PostgreSQL no longer holds back."""
+    missed = await count_strays(world, reader)
+    salt = new_salt()
+    samples, told = await sample(world, reader, salt, wanted)
+    search = Search(world, reader, salt, samples, monotonic() + budget_s)
+    await asyncio.gather(*(search.node(seen) for seen in world.up()))
+    world.matches = list(search.matches())
+    return outcome([*missed, *told, *search.told, *search.shared()])
 
 
 async def _read_standbys(reader: Reader, nodes: list[Seen]) -> None:

@@ -36,8 +36,8 @@ class Seen:
     standby: bool = False
     facts: Facts = field(default_factory=Facts)
     databases: dict[str, Facts] = field(default_factory=dict)
-    local: bool = False
-    """whether pgherd starts this server, on this machine"""
+    data_directory: Path | None = None
+    """of a server that pgherd starts, on this machine"""
 
     @property
     def name(self) -> str:

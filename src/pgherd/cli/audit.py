@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.markup import escape
 
 from .. import herdfile
+from ..audit.page import page
 from ..audit.report import Report
+from ..audit.run import BUDGET_S
 from ..audit.run import audit as run_audit
-from ..audit.signing import PUBLIC, key_of, read_public, signed, verify
+from ..audit.sampling import SAMPLE
+from ..audit.signing import PUBLIC, key_of, read_public, sign_page, signed, verify
 from ..client import connect_async
 from ..errors import BadInput, ExitStatus
-from ..herdfile import default_home
+from ..herdfile import default_home, write_atomically
 from .options import DsnOption, HomeOption, JsonOption
 from .output import err, out, print_json, table_of
 
@@ -29,6 +33,15 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def audit(
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a report with a map into FILE, too.")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Values of each column of a pinned shard to look for elsewhere.")
+    ] = SAMPLE,
+    budget_s: Annotated[
+        float, typer.Option(metavar="S", min=1, max=86_400, help="How long they may be looked for.")
+    ] = BUDGET_S,
     verify_file: Annotated[
         Path | None, typer.Option("--verify", metavar="FILE", help="Check the signature of a report instead.")
     ] = None,
@@ -46,12 +59,16 @@ def audit(
         return
     if key is not None:
         raise BadInput("--key goes with --verify", hint="an audit signs with the key in the herd's home")
+    if html is not None and not html.absolute().parent.is_dir():
+        raise BadInput(f"there is no directory {html.absolute().parent}", hint="name another file in --html")
     where = None if dsn and home is None else home or default_home()
     signer = None if where is None else key_of(_existing(where))
     with err.status("opening the herd") as line:
-        report = asyncio.run(_audit(dsn, where, lambda text: line.update(escape(text))))
+        report = asyncio.run(_audit(dsn, where, sample, budget_s, lambda text: line.update(escape(text))))
     document = report.as_json()
     document = signed(document, signer) if signer else {**document, "signature": None}
+    if html is not None:
+        _write(html, document, signer)
     if json:
         print_json(document)
     else:
@@ -67,10 +84,19 @@ def _existing(home: Path) -> Path:
     return home
 
 
-async def _audit(dsn: str | None, home: Path | None, say: Any) -> Report:
+async def _audit(dsn: str | None, home: Path | None, sample: int, budget_s: float, say: Any) -> Report:
     file = None if dsn or home is None else herdfile.read(home)
     async with connect_async(dsn, home=home) as herd:
-        return await run_audit(herd, file, home, say)
+        return await run_audit(herd, file, home, say, wanted=sample, budget_s=budget_s)
+
+
+def _write(path: Path, document: dict[str, Any], signer: Ed25519PrivateKey | None) -> None:
+    text = page(document)
+    try:
+        write_atomically(path, sign_page(text, signer) if signer else text, mode=0o644)
+    except OSError as error:
+        raise BadInput(f"{path} can't be written: {error.strerror}", hint="name another file in --html") from error
+    err.print(f"written to {escape(str(path))}", soft_wrap=True)
 
 
 def _verify(path: Path, key: Path, json: bool) -> None:

@@ -183,7 +183,7 @@ class LocalHerd:
 
     def log(self, name: str) -> Path:
         """A server's log file."""
-        return self._directory(name) / "server.log"
+        return log_of(self._directory(name) / "data")
 
     def password(self) -> str:
         """The password of the herd's user, which servers need to reach each other. Raises LocalServerError if lost."""
@@ -442,6 +442,11 @@ class LocalHerd:
                 f"{node.name} runs on port {node.port} but cannot be used: {str(e).strip()}",
                 hint=f"see {self.log(node.name)}; the password is the one in {self.home / _PASSFILE}",
             ) from e
+
+
+def log_of(data: Path) -> Path:
+    """The log file of the server whose data directory is ``data``."""
+    return data.parent / "server.log"
 
 
 @contextmanager

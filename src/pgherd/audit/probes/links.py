@@ -75,6 +75,8 @@ def _server(world: World, seen: Seen, dbname: str, server: Row, tables: list[Row
                     seen.region,
                     f"pgherd's own link to {mine}: its policy lets other regions ask, and answers pass through",
                     names,
+                    str(group.primary.name),
+                    seen.name,
                 )
         return
     yield from _foreign(world, seen, where, dbname, server, tables, nodes)

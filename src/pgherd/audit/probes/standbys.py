@@ -28,6 +28,7 @@ def _all(world: World) -> Iterator[Finding | Looked | NotLooked]:
             one = known.get(row["application_name"])
             if one is not None and _takes_from(world, one, seen):
                 del known[row["application_name"]]  # one connection each: a second one of that name is somebody else's
+                yield Looked(f"standby {one.name}", seen.name, seen.region, "of the herd", 1, seen.name, one.name)
             elif finding := _unknown(world, seen, row, one):
                 yield finding
         yield from _slots(world, seen, {r["slot_name"] for r in senders})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import subprocess
 import time
@@ -19,12 +20,13 @@ from psycopg.conninfo import make_conninfo
 
 import pgherd
 from conftest import own_database, reachable
-from hostile import make_hospitals
-from pgherd import AsyncHerd, herdfile
+from hostile import HOSPITALS, make_hospitals
+from pgherd import AsyncHerd, dialect, herdfile
 from pgherd.audit.finding import Finding, Severity
 from pgherd.audit.report import Report
 from pgherd.audit.run import audit
 from pgherd.backup.archive import command_for
+from pgherd.cli.main import main
 from pgherd.local.installation import find
 from pgherd.local.user import server_user
 
@@ -102,6 +104,10 @@ def ground(fleet_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             made.run(EAST, "UPDATE treatment_new_york SET embedding = format('[1,%s,5]', id)::vector")
             yield made
             runner.run(opened.__aexit__(None, None, None))
+
+
+async def apply_to(herd: AsyncHerd, schema: str) -> None:
+    await herd.execute(await herd.plan(dialect.parse(schema)))
 
 
 @pytest.fixture
@@ -360,6 +366,7 @@ def test_settings_that_print_statements(ground: Ground, planted: Callable[..., N
     planted(WEST, f"ALTER SYSTEM SET {setting}; SELECT pg_reload_conf()", away)
     try:
         assert ground.found_when({("log_settings", R, WEST, T)})
+        assert "mark-of" not in ground.server_log(WEST).read_text()  # the audit asks with hashes only
     finally:
         ground.run(WEST, *away.split("; "))
         ground.clear_log(WEST)
@@ -494,6 +501,98 @@ def test_a_model_endpoint_without_a_region(ground: Ground, monkeypatch: pytest.M
     findings = ground.audit().outcome.findings
     assert {_short(f) for f in findings} == {("endpoint_without_region", V, r, T) for r in (EAST, CENTRAL, WEST)}
     assert all("https://models.example " in f.detail and "word" not in str(f) for f in findings)
+
+
+def test_a_role_with_few_rights_is_told_what_it_could_not_see(ground: Ground, planted: Callable[..., None]) -> None:
+    for region in (EAST, CENTRAL, WEST):
+        planted(region, "CREATE ROLE looker LOGIN PASSWORD 'x'", "DROP ROLE looker")
+    node = herdfile.read(ground.home).nodes[0]
+    dsn = make_conninfo(host=node.host, port=node.port, user="looker", password="x", dbname=ground.dbname)
+
+    async def look() -> Report:
+        async with pgherd.connect_async(dsn) as herd:
+            return await audit(herd)
+
+    report = ground.loop.run_until_complete(look())
+    assert report.outcome.findings == ()
+    told = {(x.what, x.node) for x in report.outcome.not_looked}
+    for what in (
+        "subscriptions",
+        "temporary files",
+        "planner statistics that hold values",
+        "some sessions and workers",
+    ):
+        assert {(what, region) for region in (EAST, CENTRAL, WEST)} <= told
+    assert ("values of treatment_new_york.description", EAST) in told
+    assert report.complete  # every server answered
+
+
+def test_a_database_that_is_shut_makes_it_incomplete(ground: Ground, planted: Callable[..., None]) -> None:
+    planted(WEST, "CREATE DATABASE shut ALLOW_CONNECTIONS false", "DROP DATABASE shut")
+    report = ground.audit()
+    assert (report.clean, report.complete) == (True, False)
+    assert [(x.what, x.node) for x in report.outcome.not_looked if x.whole] == [("database shut", WEST)]
+    assert main(["audit", "--home", str(ground.home), "--json"]) == 1
+
+
+def test_the_command_signs_and_refuses(
+    ground: Ground, planted: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, page = str(ground.home), tmp_path / "report.html"
+    assert main(["audit", "--home", home, "--json", "--html", str(page)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"clean", "looked_at", "could_not_look_at", "findings"} <= document.keys()
+    assert document["clean"] is True
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    for file in (page, tmp_path / "report.json"):
+        assert main(["audit", "--verify", str(file), "--home", home, "--json"]) == 0
+    planted(WEST, "CREATE TABLE notes AS SELECT description FROM treatment", "DROP TABLE notes")
+    capsys.readouterr()
+    assert main(["audit", "--home", home, "--json", "--html", str(page)]) == 3
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert {"kind", "table", "node", "region", "detail"} <= finding.keys()
+    assert "mark-of" not in page.read_text()
+    assert main(["audit", "--home", home]) == 3
+    assert "table_copy" in capsys.readouterr().out
+    assert main(["audit", "--home", home, "--html", str(tmp_path / "none" / "x.html"), "--json"]) == 2
+    (ground.home / "audit.key").chmod(0o644)
+    try:
+        capsys.readouterr()
+        assert main(["audit", "--home", home, "--json"]) == 3
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == "unsafe_setting"
+    finally:
+        (ground.home / "audit.key").chmod(0o600)
+
+
+def test_hash_shards_are_held_to_their_bounds_too(ground: Ground, planted: Callable[..., None]) -> None:
+    schema = """
+        CREATE TABLESPACE east WITH (replica_placement = '{"num_replicas": 1, "placement_blocks": [
+            {"cloud": "local", "region": "us-east", "zone": "*", "min_num_replicas": 1}]}');
+        CREATE TABLE hashed (id bigint PRIMARY KEY, words text) PARTITION BY HASH (id) TABLESPACE east
+            SPLIT INTO 2 TABLETS;
+    """
+    ground.loop.run_until_complete(apply_to(ground.herd, schema))
+    assert ground.found() == set()
+    ((name, bound),) = ground.run(
+        EAST,
+        "SELECT oid::regclass::text, pg_get_expr(relpartbound, oid) FROM pg_class WHERE relkind = 'r'"
+        " AND relispartition AND pg_partition_root(oid) = 'hashed'::regclass ORDER BY 1 LIMIT 1",
+    )
+    away = f"TRUNCATE {name}; ALTER TABLE hashed ATTACH PARTITION {name} {bound}"
+    planted(EAST, f"ALTER TABLE hashed DETACH PARTITION {name}", away)
+    planted(EAST, f"INSERT INTO {name} SELECT g, 'x' FROM generate_series(1, 50) g")
+    assert ground.found() == {("constraint_missing", R, EAST, "hashed"), ("stray_rows", V, EAST, "hashed")}
+
+
+def test_one_server_keeps_three_regions_in_one_place(single_db: Path) -> None:
+    async def look() -> Report:
+        async with pgherd.connect_async(home=single_db) as herd:
+            await herd.execute(await herd.plan(dialect.parse(HOSPITALS)))
+            return await audit(herd, herdfile.read(single_db), single_db)
+
+    found = asyncio.run(look()).outcome.findings
+    assert len(found) >= 2
+    assert {(f.kind, f.severity.value) for f in found} == {("home_outside", V)}
 
 
 def test_everything_was_taken_away_again(ground: Ground) -> None:

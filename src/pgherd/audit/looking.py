@@ -30,7 +30,7 @@ DATABASE = (
     "relations", "foreign_servers", "foreign_tables", "publications", "statistics", "functions", "extensions", "grants",
     "derived", "columns",
 )  # fmt: skip
-HERD = ("moving", "readers", "access_log")
+HERD = ("moving", "readers", "access_log", "files")
 STATEMENT_TIMEOUT_S = 30
 AT_ONCE = 12
 """Sessions at a time."""

@@ -90,7 +90,7 @@ def _places(
     marks: dict[str, _Mark] = {}
     boxes: list[tuple[str, float, float, float, float]] = []
     names = list(regions)
-    y = float(MARGIN)
+    y = float(MARGIN if len(names) < 3 else MARGIN + 40)  # room for arrows round the middle
     across = min(ACROSS, max(len(names), min(2, len(others)), 1))
     width = 2 * MARGIN + across * REGION_W + (across - 1) * GAP
     for start in range(0, len(names), ACROSS):
@@ -108,7 +108,7 @@ def _places(
         if i and i % across == 0:
             y += NODE_H + 30
         marks[name] = _Mark(MARGIN + each * (i % across + 0.5), y + NODE_H / 2, min(each - 16, 300.0))
-    return marks, boxes, width, y + (NODE_H + 20 if others else -GAP + 20)
+    return marks, boxes, width, y + (NODE_H + 20 if others else -GAP + (60 if len(names) > 2 else 20))
 
 
 def _box(name: str, x: float, y: float, w: float, h: float) -> str:
@@ -155,7 +155,7 @@ def _other(name: str, mark: _Mark) -> str:
 def _arrow(arrow: _Arrow, marks: dict[str, _Mark], number: int) -> str:
     a, b = marks[arrow.source], marks[arrow.target]
     length = hypot(b.x - a.x, b.y - a.y) or 1.0
-    bend = 26 + 10 * (number % 3)
+    bend = 26 + 10 * (number % 3) + max(0.0, length - 1.2 * (REGION_W + GAP)) * 0.45  # round what is between
     # Bent to one side of its direction, so that there and back are two lines.
     mx, my = (a.x + b.x) / 2 + (b.y - a.y) / length * bend, (a.y + b.y) / 2 - (b.x - a.x) / length * bend
     (ax, ay), (bx, by) = _edge(a, mx, my), _edge(b, mx, my)

@@ -21,7 +21,7 @@ h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 38px 0 10
 .verdict small { display: block; font-weight: 400; font-size: 14px; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: 7px 10px;
 border-bottom: 1px solid #dfe5ea; overflow-wrap: anywhere; } th { font-size: 13px; color: #5a6773; font-weight: 600; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
+.tight td:not(:last-child) { overflow-wrap: normal; white-space: nowrap; }
 .badge { border-radius: 5px; padding: 2px 8px; font-size: 12.5px; font-weight: 600; color: #fff; white-space: nowrap; }
 .badge.violation { background: #c0262d; } .badge.risk { background: #b26a00; } .badge.note { background: #4477aa; }
 .todo { color: #5a6773; font-size: 13.5px; } .map { overflow-x: auto; } code { font-size: 13px; }
@@ -78,10 +78,10 @@ def _verdict(document: dict[str, Any]) -> str:
     return f'<div class="verdict {kind}">{text}<small>{whole}{part}</small></div>'
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, tight: bool = False) -> str:
     body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>\n" for row in rows)
     top = "".join(f"<th>{escape(h)}</th>" for h in head)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table>"
+    return f"<table{' class=tight' if tight else ''}><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table>"
 
 
 def _findings(findings: list[dict[str, Any]]) -> str:
@@ -92,12 +92,12 @@ def _findings(findings: list[dict[str, Any]]) -> str:
             f'<span class="badge {f["severity"]}">{f["severity"]}</span>',
             f"<code>{escape(f['kind'])}</code>",
             escape(f["table"] or "–"),
-            f"{escape(f['region'])}<br>{escape(f['node'])}",
+            "<br>".join(map(escape, dict.fromkeys((f["region"], f["node"])))),
             escape(f["detail"]) + (f'<div class="todo">→ {escape(f["hint"])}</div>' if f["hint"] else ""),
         ]
         for f in findings
     ]
-    return _table(["", "kind", "table", "seen in", "what, and what to do"], rows)
+    return _table(["", "kind", "table", "seen in", "what, and what to do"], rows, tight=True)
 
 
 def _pinned(pinned: list[dict[str, Any]]) -> str:

@@ -152,6 +152,8 @@ def _seen(world: World) -> Outcome:
             continue
         looked += [Looked(title(n), *at, count=len(seen.facts[n])) for n in SERVER if n in seen.facts.rows]
         missing += [NotLooked(title(n), *at, why) for n, why in seen.facts.failed.items()]
+        if seen.setting("data_directory") is None:
+            missing.append(NotLooked("settings that name directories and libraries", *at, "the role lacks pg_monitor"))
         for name, facts in seen.databases.items():
             if "all" in facts.failed:
                 missing.append(NotLooked(f"database {name}", *at, facts.failed["all"], whole=True))

@@ -205,7 +205,10 @@ class Search:
         count = 0
         for path in paths:
             try:
-                count += await self._log(session, seen, path, every)
+                if await self._log(session, seen, path, every):
+                    count += 1
+                else:
+                    self._missed(f"log file {path}", seen, "it is not there")
             except psycopg.Error as error:
                 if session.closed:
                     raise

@@ -117,12 +117,13 @@ def _verify(path: Path, key: Path, json: bool) -> None:
 
 
 def _verdict(document: dict[str, Any]) -> str:
-    if document["violations"]:
-        text = f"[bold red]{document['violations']} violations[/]"
-    else:
-        text = "[bold green]no violation[/]"
-    text += f", {document['risks']} risks" if document["risks"] else ", no risk"
-    return text + ("" if document["complete"] else "; [bold yellow]incomplete[/]: not every server was seen")
+    violations, risks = (_counted(document[k], k) for k in ("violations", "risks"))
+    text = f"[bold red]{violations}[/]" if document["violations"] else f"[bold green]{violations}[/]"
+    return f"{text}, {risks}" + ("" if document["complete"] else "; [bold yellow]incomplete[/]: see what was not seen")
+
+
+def _counted(count: int, plural: str) -> str:
+    return f"{count or 'no'} {plural if count > 1 else plural[:-1]}"
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -146,7 +147,7 @@ def _show(document: dict[str, Any]) -> None:
     signature = document["signature"]
     signed_by = f"signed with key {signature['key_id']}" if signature else "not signed: without a home there is no key"
     out.print(
-        f"{shards} pinned shards of {tables} tables at generation {document['generation']},"
+        f"{_counted(shards, 'pinned shards')} of {_counted(tables, 'tables')} at generation {document['generation']},"
         f" in {document['seconds']:.1f} s; {signed_by}"
     )
 

@@ -99,7 +99,9 @@ def _all(world: World) -> Iterator[Finding | NotLooked]:
                         f"library {library}", seen.name, seen.region, "what it does is not known to this audit"
                     )
         for row in seen.facts["workers"]:
-            if not row["type"].startswith("autoprewarm"):
+            if row["type"] is None:
+                yield NotLooked("some sessions and workers", seen.name, seen.region, "the role lacks pg_read_all_stats")
+            elif not row["type"].startswith("autoprewarm"):
                 what = f"background worker {row['type']}" + (
                     f" in database {row['database']}" if row["database"] else ""
                 )

@@ -26,6 +26,7 @@ def _all(world: World) -> Iterator[Finding | Looked]:
     known = _known_partitions(world.topology)
     for seen in world.primaries():
         yield from _heaps(world, seen)
+        yield from _files(world, seen)
         yield from _unknown_partitions(world, seen, known)
 
 
@@ -101,6 +102,20 @@ def _at_home(p: Pinned, seen: Seen, severity: Severity, kind: str, what: str) ->
     hint = "ALTER TABLE … ATTACH PARTITION puts it back; rows that do not belong to it have to go first"
     table, detail = str(p.table.name), f"shard {p.shard.name} {what}"
     return Finding(kind, severity, table, seen.name, seen.region, detail, hint, seen.name, seen.name)
+
+
+def _files(world: World, seen: Seen) -> Iterator[Looked]:
+    """Where on this node's disk the pinned shards are that are at home here."""
+    directory = seen.setting("data_directory") or "the data directory"
+    for p in world.at(str(seen.group.name)):
+        for r in world.herd(seen)["files"]:
+            if (r["schema"], r["name"]) == tuple(p.shard.relation):
+                paths = [r["heap"], *([r["toast"]] if r["toast"] else []), *r["indexes"]]
+                toast = f", TOAST {r['toast']}" if r["toast"] else ""
+                listed = f"{p.shard.name} ({r['bytes']:,} bytes): heap {r['heap']}{toast}"
+                listed += f", indexes {', '.join(r['indexes'])}" if r["indexes"] else ""
+                what = "files of pinned shards (heap, TOAST, indexes)"
+                yield Looked(what, seen.name, seen.region, f"{listed}; in {directory}", len(paths))
 
 
 def _heaps(world: World, seen: Seen) -> Iterator[Finding | Looked]:

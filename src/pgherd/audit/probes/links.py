@@ -48,6 +48,9 @@ def own_group(world: World, dbname: str, server: Row) -> str | None:
 def _server(world: World, seen: Seen, dbname: str, server: Row, tables: list[Row]) -> Iterator[Finding | Looked]:
     if server["wrapper"] == "file_fdw":
         return  # reads files here; the extension is told of
+    if not server["options"] and not server["mapped"]:
+        yield Looked("servers that lead nowhere and let nobody in", seen.name, seen.region, server["name"], 1)
+        return
     where = f"foreign server {server['name']} in database {dbname}"
     nodes = leads_to(world, seen, server)
     mine = own_group(world, dbname, server)

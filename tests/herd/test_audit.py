@@ -60,6 +60,7 @@ class Ground:
     def run(self, region: str, *statements: str, dbname: str | None = None) -> list[tuple[Any, ...]]:
         """Statements as the owner; the last one's rows."""
         with psycopg.connect(self.conninfo(region, dbname), autocommit=True) as connection:
+            connection.execute("SET pgherd.plan = 'on'")  # a leak that a superuser made past all guards
             for statement in statements:
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
@@ -135,12 +136,41 @@ def test_a_clean_herd_has_no_finding(ground: Ground) -> None:
     assert {x.node for x in report.outcome.looked} >= {EAST, CENTRAL, WEST}
 
 
+FORGET = "DELETE FROM pg_statistic WHERE starelid IN (SELECT oid FROM pg_class WHERE relkind IN ('f', 'p'))"
+ASIDE = "pgherd_aside.treatment_new_york"
+COPY = "SELECT {} FROM treatment WHERE hospital_location = 'New York'"
+LOGGED = "(now(), 'r', 'us-east', 'c', 'query', '{treatment}', 1, 1, NULL, 'a question')"
+OBJECT = '\'id,text\n1,"mark-of-new-york 1"\n2,"mark-of-new-york 2"\''
+LEAKS = [
+    ("wrong_heap", f"CREATE TABLE {ASIDE} AS SELECT 1 AS id", f"DROP TABLE {ASIDE}"),
+    ("table_copy", f"CREATE TABLE texts AS {COPY.format('description AS remark')}", "DROP TABLE texts"),
+    ("table_copy", f"CREATE TABLE nearby AS {COPY.format('embedding AS v')}", "DROP TABLE nearby"),
+    ("table_copy", f"CREATE TABLE written AS {COPY.format('embedding::text AS v')}", "DROP TABLE written"),
+    ("table_copy", f"CREATE TABLE docs AS {COPY.format('jsonb_build_array(1, description) AS j')}", "DROP TABLE docs"),
+    ("table_copy", f"CREATE TABLE lists AS {COPY.format('array_agg(description) AS l')}", "DROP TABLE lists"),
+    ("materialized_view", f"CREATE MATERIALIZED VIEW seen AS {COPY.format('count(*)')}", "DROP MATERIALIZED VIEW seen"),
+    ("large_object", f"SELECT lo_from_bytea(4242, {OBJECT})", "SELECT lo_unlink(4242)"),
+    ("statistics", "ANALYZE treatment_new_york", FORGET),
+    ("access_log", f"INSERT INTO pgherd.access_log VALUES {LOGGED}", "DELETE FROM pgherd.access_log WHERE role = 'r'"),
+]  # fmt: skip
+
+
+def test_leaks_of_many_kinds_at_once(ground: Ground, planted: Callable[..., None]) -> None:
+    for _, statement, away in LEAKS:
+        planted(WEST, statement, away)
+    findings = ground.audit().outcome.findings
+    assert Counter(map(_short, findings)) == Counter((kind, V, WEST, T) for kind, _, _ in LEAKS)
+    assert "mark-of" not in str(findings)
+
+
+@pytest.mark.long
 def test_a_table_under_a_shards_name_elsewhere(ground: Ground, planted: Callable[..., None]) -> None:
     aside = "CREATE TABLE pgherd_aside.treatment_new_york AS SELECT 1 AS id"
     planted(WEST, aside, "DROP TABLE pgherd_aside.treatment_new_york")
     assert ground.found() == {("wrong_heap", V, WEST, T)}
 
 
+@pytest.mark.long
 def test_a_partition_that_the_herd_does_not_know(ground: Ground, planted: Callable[..., None]) -> None:
     planted(WEST, "CREATE TABLE rest PARTITION OF treatment DEFAULT", "DROP TABLE rest")
     assert ground.found() == {("unknown_partition", R, WEST, T)}
@@ -154,14 +184,13 @@ def test_a_partition_that_the_herd_does_not_know(ground: Ground, planted: Callab
     assert ground.found() == {("unknown_partition", V, WEST, T)}
 
 
-FORGET = "DELETE FROM pg_statistic WHERE starelid IN (SELECT oid FROM pg_class WHERE relkind IN ('f', 'p'))"
-
-
+@pytest.mark.long
 def test_statistics_of_links(ground: Ground, planted: Callable[..., None]) -> None:
     planted(WEST, "ANALYZE treatment_new_york", FORGET)
     assert ground.found() == {("statistics", V, WEST, T)}
 
 
+@pytest.mark.long
 def test_statistics_of_a_table_with_links(ground: Ground, planted: Callable[..., None]) -> None:
     planted(EAST, "ANALYZE treatment", FORGET)
     found = ground.audit().outcome.findings
@@ -172,6 +201,7 @@ def test_statistics_of_a_table_with_links(ground: Ground, planted: Callable[...,
     assert "mark-of" not in str(found)
 
 
+@pytest.mark.long
 def test_extended_statistics_of_links(ground: Ground, planted: Callable[..., None]) -> None:
     planted(CENTRAL, "CREATE STATISTICS pairs (mcv) ON icd_code, description FROM treatment", "DROP STATISTICS pairs")
     assert ground.found() == set()
@@ -180,7 +210,7 @@ def test_extended_statistics_of_links(ground: Ground, planted: Callable[..., Non
     assert [d for d in details if d.startswith("extended statistics pairs of public.treatment ")]
 
 
-@pytest.mark.parametrize("dbname", [None, "postgres"])
+@pytest.mark.parametrize("dbname", [pytest.param(None, marks=pytest.mark.long), "postgres"])
 def test_a_foreign_table_of_another_name(ground: Ground, planted: Callable[..., None], dbname: str | None) -> None:
     file = herdfile.read(ground.home)
     east = next(n for n in file.nodes if n.label.region == EAST)
@@ -202,6 +232,7 @@ def test_a_foreign_table_of_another_name(ground: Ground, planted: Callable[..., 
     assert "secret-word" not in str(found)
 
 
+@pytest.mark.long
 def test_a_link_that_leads_elsewhere(ground: Ground, planted: Callable[..., None]) -> None:
     west = next(n for n in herdfile.read(ground.home).nodes if n.label.region == WEST)
     east = next(n for n in herdfile.read(ground.home).nodes if n.label.region == EAST)
@@ -229,6 +260,7 @@ def test_a_subscription_in_another_region(ground: Ground, planted: Callable[...,
     assert ground.found() == {("subscription", V, WEST, T)}
 
 
+@pytest.mark.long
 def test_copies_of_rows_in_a_table_of_another_name(ground: Ground, planted: Callable[..., None]) -> None:
     copy = "CREATE TABLE notes AS SELECT description AS remark FROM treatment WHERE hospital_location = 'New York'"
     planted(WEST, copy, "DROP TABLE notes")
@@ -239,6 +271,7 @@ def test_copies_of_rows_in_a_table_of_another_name(ground: Ground, planted: Call
     assert "mark-of" not in str(findings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("column", "value", "pieces"),
     [
@@ -263,6 +296,7 @@ def test_copies_of_values_in_other_forms(
     assert f"{pieces} of 20 sampled values" in findings[0].detail
 
 
+@pytest.mark.long
 def test_a_materialized_view_elsewhere(ground: Ground, planted: Callable[..., None]) -> None:
     planted(
         WEST, "CREATE VIEW all_of_them AS SELECT id, hospital_location FROM treatment", "DROP VIEW all_of_them CASCADE"
@@ -272,6 +306,7 @@ def test_a_materialized_view_elsewhere(ground: Ground, planted: Callable[..., No
     assert ground.found() == {("materialized_view", V, WEST, T)}
 
 
+@pytest.mark.long
 def test_values_in_a_reference_table(ground: Ground, planted: Callable[..., None]) -> None:
     rows = "SELECT 'R' || id, description, 'x' FROM treatment WHERE hospital_location = 'New York' AND id < 4"
     everywhere = "SET pgherd.everywhere = '9999'; "
@@ -282,6 +317,7 @@ def test_values_in_a_reference_table(ground: Ground, planted: Callable[..., None
     assert ground.found() == {("reference_copy", V, CENTRAL, T)}
 
 
+@pytest.mark.long
 def test_a_large_object(ground: Ground, planted: Callable[..., None]) -> None:
     content = '\'id,text\n1,"mark-of-new-york 1"\n2,"mark-of-new-york 2"\''
     planted(WEST, f"SELECT lo_from_bytea(4242, {content})", "SELECT lo_unlink(4242)")
@@ -307,6 +343,7 @@ def test_values_in_a_log_file(ground: Ground, planted: Callable[..., None]) -> N
         ground.server_log(EAST).write_text(text.replace(insert, ""))
 
 
+@pytest.mark.long
 def test_what_a_region_holds_by_right_proves_nothing(ground: Ground, planted: Callable[..., None]) -> None:
     """The same text in rows of both hospitals, and in a table of one of them."""
     row = "INSERT INTO treatment_{} VALUES (99, '{}', 'x', 'a text that both of them have, and long enough for proof')"
@@ -323,6 +360,7 @@ def test_what_a_region_holds_by_right_proves_nothing(ground: Ground, planted: Ca
     assert ground.found() == {("table_copy", V, CENTRAL, T)}
 
 
+@pytest.mark.long
 def test_a_detached_home(ground: Ground, planted: Callable[..., None]) -> None:
     attach = (
         "DELETE FROM treatment_new_york WHERE hospital_location <> 'New York'; "
@@ -340,6 +378,7 @@ def test_wal_archived_by_somebody_else(ground: Ground, planted: Callable[..., No
     assert ground.found_when({("wal_archive", V, EAST, T)})
 
 
+@pytest.mark.long
 def test_wal_archived_into_another_regions_directory(ground: Ground, planted: Callable[..., None]) -> None:
     reset = "ALTER SYSTEM RESET archive_command; SELECT pg_reload_conf()"
     planted(EAST, "SELECT 1", reset)
@@ -372,6 +411,7 @@ def test_settings_that_print_statements(ground: Ground, planted: Callable[..., N
         ground.clear_log(WEST)
 
 
+@pytest.mark.long
 def test_details_of_errors_and_settings_of_roles(ground: Ground, planted: Callable[..., None]) -> None:
     planted(
         WEST, f"ALTER DATABASE {ground.dbname} SET log_statement = 'all'", f"ALTER DATABASE {ground.dbname} RESET ALL"
@@ -391,6 +431,7 @@ def test_details_of_errors_and_settings_of_roles(ground: Ground, planted: Callab
         ground.clear_log(EAST)
 
 
+@pytest.mark.long
 def test_a_directory_outside_and_temporary_files_there(
     ground: Ground, planted: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -464,6 +505,7 @@ def test_all_that_could_let_rows_out(ground: Ground, planted: Callable[..., None
     assert Counter(map(_short, findings)) == Counter(risk(kind) for kind, _, _ in RISKS)
 
 
+@pytest.mark.long
 def test_the_access_log_of_another_region(ground: Ground, planted: Callable[..., None]) -> None:
     line = "(now(), 'r', 'us-east', 'c', 'query', '{treatment}', 1, 1, NULL, 'a question')"
     planted(WEST, f"INSERT INTO pgherd.access_log VALUES {line}", "DELETE FROM pgherd.access_log WHERE role = 'r'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ...engines.servers.scripts import script
+from ...engines.servers.scripts import all_scripts
 from ...model.names import Name
 from ...model.topology import Topology
 from ...planning.search_function import search_functions
@@ -15,7 +15,6 @@ from ..world import Row, Seen, World, tables_of
 from .links import leads_to
 
 LINK_ROLE = "pgherd_link_"
-_OWN_SCRIPTS = ("catalog", "calibration", "reader", "fleet", "move", "split", "single", "leave")
 _BODY = re.compile(r"AS \$(\w*)\$(.*?)\$\1\$", re.DOTALL)
 _HINT = "REVOKE it; what an application needs is SELECT on the table itself"
 
@@ -141,7 +140,7 @@ def _mentions(row: Row, p: Pinned) -> bool:
 
 def own_bodies(topology: Topology) -> frozenset[str]:
     """The texts of the functions that pgherd makes: from its scripts, and the searches of this schema."""
-    texts = [script(name) for name in _OWN_SCRIPTS]
+    texts = list(all_scripts())
     texts += [text for table in topology.schema.tables for _, text in search_functions(topology, table)]
     return frozenset(found[1].strip() for text in texts for found in _BODY.findall(text))
 

@@ -32,6 +32,8 @@ DATABASE = (
 )  # fmt: skip
 HERD = ("moving", "readers", "access_log", "files")
 STATEMENT_TIMEOUT_S = 30
+PATIENCE_S = 300.0
+"""How long the facts of one server or database may take; a frozen server never answers."""
 AT_ONCE = 12
 """Sessions at a time."""
 KEPT = 32
@@ -107,11 +109,11 @@ class Reader:
         """A node with the facts of its server, and of its databases if it is a primary."""
         seen = Seen(group, node)
         try:
-            async with self.session(node) as session:
+            async with self.session(node) as session, asyncio.timeout(PATIENCE_S):
                 row = await (await session.execute("SELECT pg_is_in_recovery() AS standby")).fetchone()
                 seen.standby = bool(row and row["standby"])
                 await _read(session, SERVER, seen.facts)
-        except psycopg.Error as error:
+        except (psycopg.Error, TimeoutError) as error:
             seen.why_down = said(error)
             return seen
         if not seen.standby:
@@ -127,11 +129,11 @@ class Reader:
     async def _database(self, node: Node, name: str) -> Facts:
         facts = Facts()
         try:
-            async with self.session(node, name) as session:
+            async with self.session(node, name) as session, asyncio.timeout(PATIENCE_S):
                 await _read(session, DATABASE, facts)
                 if name == self.dbname:
                     await _read(session, HERD, facts)
-        except psycopg.Error as error:
+        except (psycopg.Error, TimeoutError) as error:
             facts.failed["all"] = said(error)
         return facts
 
@@ -150,8 +152,10 @@ async def _read(session: Session, names: Iterable[str], facts: Facts) -> None:
                 facts.failed[name] = said(error)
 
 
-def said(error: psycopg.Error) -> str:
+def said(error: psycopg.Error | TimeoutError) -> str:
     """Why a server did not answer; without DETAIL, which quotes rows, and what libpq says of the connection."""
+    if isinstance(error, TimeoutError):
+        return f"it did not answer within {PATIENCE_S:.0f} s"
     if error.diag.message_primary:
         return error.diag.message_primary
     if error.sqlstate is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, perf_counter
 
 from ..client import AsyncHerd
+from ..errors import GroupUnavailable
 from ..herdfile import HerdFile
 from .finding import Finding, Looked, NotLooked, Outcome, Probe, Severity, outcome
 from .looking import DATABASE, HERD, SERVER, Reader, addresses_of, read_symlinks, title
@@ -61,8 +63,8 @@ async def audit(
     """
     tell = say or (lambda _: None)
     started, began = perf_counter(), datetime.now(UTC)
-    topology = await herd.engine.refresh()
-    dbname = str(herd.engine.conninfo(topology.groups[0].name)["dbname"])
+    await herd.engine.refresh()
+    dbname = await _dbname(herd)
     reader = Reader(herd.engine.whereabouts, dbname)
     try:
         world, outcomes = await _looked(herd, reader, file, home, tell, wanted, budget_s)
@@ -75,6 +77,18 @@ async def audit(
         pinned=world.pinned,
         outcome=_joined([_seen(world), *outcomes]),
     )
+
+
+async def _dbname(herd: AsyncHerd) -> str:
+    """The herd's database; a DSN may leave it to libpq. Raises GroupUnavailable."""
+    for group in herd.topology.groups:
+        named = herd.engine.conninfo(group.name).get("dbname")
+        if named:
+            return str(named)
+        with suppress(GroupUnavailable):
+            async with herd.engine.connection(group.name) as connection:
+                return str(connection.info.dbname)
+    raise GroupUnavailable("no group answers", hint="pgherd status shows who is up")
 
 
 async def _looked(

@@ -529,6 +529,22 @@ def test_a_receiver_of_wal_that_is_no_node(ground: Ground, tmp_path: Path) -> No
     assert ground.found_when(set())
 
 
+def test_changes_that_somebody_takes_now(ground: Ground) -> None:
+    ground.run(EAST, "SELECT pg_create_logical_replication_slot('somebody', 'test_decoding')")
+    installation = find(server_user())
+    argv = [str(installation.program("pg_recvlogical")), "-d", ground.conninfo(EAST), "-S", "somebody", "--start"]
+    receiver = subprocess.Popen(
+        [*argv, "-f", "/dev/null"], env={**os.environ, **installation.env}, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert ground.found_when({("logical_slot", V, EAST, T)})
+    finally:
+        receiver.terminate()
+        receiver.wait()
+        ground.run(EAST, "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active")
+        ground.run(EAST, "SELECT pg_drop_replication_slot('somebody')")
+
+
 def test_a_temporary_table_is_said_not_to_be_seen(ground: Ground) -> None:
     with psycopg.connect(ground.conninfo(WEST), autocommit=True) as connection:
         connection.execute("CREATE TEMPORARY TABLE hidden AS SELECT description FROM treatment")

@@ -14,6 +14,7 @@ from ..client import AsyncHerd
 from ..errors import GroupUnavailable
 from ..herdfile import HerdFile
 from .finding import Finding, Looked, NotLooked, Outcome, Probe, Severity, outcome
+from .limits import BUDGET_S, SAMPLE
 from .looking import DATABASE, HERD, SERVER, Reader, addresses_of, read_symlinks, title
 from .pinned import pinned_shards
 from .probes import (
@@ -33,7 +34,7 @@ from .probes import (
 )
 from .probes.logical import conninfo_of
 from .report import Report
-from .sampling import SAMPLE, new_salt, sample
+from .sampling import new_salt, sample
 from .searching import Search
 from .strays import count_strays
 from .world import Seen, World
@@ -42,8 +43,6 @@ PROBES: tuple[Probe, ...] = (
     homes.probe, copies.probe, links.probe, logical.probe, standbys.probe, archive.probe, statistics.probe, logs.probe,
     directories.probe, roles.probe, endpoints.probe, extensions.probe, leftovers.probe,
 )  # fmt: skip
-BUDGET_S = 60.0
-"""How long values are looked for."""
 Say = Callable[[str], None]
 
 

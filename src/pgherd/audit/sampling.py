@@ -16,6 +16,7 @@ from psycopg import sql
 from ..model.schema import TableKind
 from ..model.topology import Topology
 from .finding import Looked, NotLooked
+from .limits import SAMPLE
 from .looking import Reader, Session, said
 from .pinned import Pinned
 from .world import Row, Seen, World
@@ -23,8 +24,6 @@ from .world import Row, Seen, World
 LEAST_BYTES = 12
 LONG_BYTES = 32
 """One value of so many bytes is proof on its own; of shorter ones it takes two."""
-SAMPLE = 10_000
-"""Values of a column of a shard."""
 AS_TEXT = 200
 """Vectors that are also looked for written out as text."""
 ROWS = 100_000

@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.markup import escape
 
 from .. import herdfile
-from ..audit.page import page
-from ..audit.report import Report
-from ..audit.run import BUDGET_S
-from ..audit.run import audit as run_audit
-from ..audit.sampling import SAMPLE
-from ..audit.signing import PUBLIC, key_of, read_public, sign_page, signed, verify
+from ..audit.limits import BUDGET_S, SAMPLE
 from ..client import connect_async
 from ..errors import BadInput, ExitStatus
 from ..herdfile import default_home, write_atomically
 from .options import DsnOption, HomeOption, JsonOption
 from .output import err, out, print_json, table_of
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from ..audit.report import Report
 
 _COLOURS = {"violation": "bold red", "risk": "yellow", "note": "cyan"}
 
@@ -54,8 +53,10 @@ def audit(
     json: JsonOption = False,
 ) -> None:
     """Find every place that holds or could receive pinned rows, by reading the servers. Exit 3 on a violation."""
+    from ..audit.signing import key_of, signed  # imported when it is needed: other commands start sooner
+
     if verify_file is not None:
-        _verify(verify_file, key or (home or default_home()) / PUBLIC, json)
+        _verify(verify_file, key, home or default_home(), json)
         return
     if key is not None:
         raise BadInput("--key goes with --verify", hint="an audit signs with the key in the herd's home")
@@ -85,12 +86,17 @@ def _existing(home: Path) -> Path:
 
 
 async def _audit(dsn: str | None, home: Path | None, sample: int, budget_s: float, say: Any) -> Report:
+    from ..audit.run import audit as run_audit
+
     file = None if dsn or home is None else herdfile.read(home)
     async with connect_async(dsn, home=home) as herd:
         return await run_audit(herd, file, home, say, wanted=sample, budget_s=budget_s)
 
 
 def _write(path: Path, document: dict[str, Any], signer: Ed25519PrivateKey | None) -> None:
+    from ..audit.page import page
+    from ..audit.signing import sign_page
+
     text = page(document)
     try:
         write_atomically(path, sign_page(text, signer) if signer else text, mode=0o644)
@@ -99,12 +105,14 @@ def _write(path: Path, document: dict[str, Any], signer: Ed25519PrivateKey | Non
     err.print(f"written to {escape(str(path))}", soft_wrap=True)
 
 
-def _verify(path: Path, key: Path, json: bool) -> None:
+def _verify(path: Path, key: Path | None, home: Path, json: bool) -> None:
+    from ..audit.signing import PUBLIC, read_public, verify
+
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} can't be read", hint="name a file that pgherd audit wrote") from error
-    found = verify(text, read_public(key))
+    found = verify(text, read_public(key or home / PUBLIC))
     result = {k: found[k] for k in ("at", "generation", "clean", "complete", "violations", "risks")}
     result |= {"verified": True, "key_id": found["signature"]["key_id"]}
     if json:
@@ -158,7 +166,9 @@ def _show_seen(document: dict[str, Any]) -> None:
     for entry in document["looked_at"]:
         counts[entry["what"]] += entry["count"] or 0
         places.setdefault(entry["what"], set()).add(entry["node"] or "")
-    rows = [[what, counts[what], ", ".join(sorted(filter(None, places[what])))] for what in counts]
+    every = {n["name"] for g in document["groups"] for n in g["nodes"]}
+    on = {w: "every node" if p == every else ", ".join(sorted(filter(None, p))) for w, p in places.items()}
+    rows = [[what, counts[what], on[what]] for what in counts]
     out.print(table_of(["looked at", "found", "on"], rows))
     if document["could_not_look_at"]:
         out.print()

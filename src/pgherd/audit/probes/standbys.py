@@ -29,8 +29,10 @@ def _all(world: World) -> Iterator[Finding | Looked | NotLooked]:
             if one is not None and _takes_from(world, one, seen):
                 del known[row["application_name"]]  # one connection each: a second one of that name is somebody else's
                 yield Looked(f"standby {one.name}", seen.name, seen.region, "of the herd", 1, seen.name, one.name)
-            elif finding := _unknown(world, seen, row, one):
-                yield finding
+            else:
+                # The WAL of a base backup comes beside it, from the same place.
+                backup = any(r["state"] == "backup" and r["address"] == row["address"] for r in senders)
+                yield _unknown(world, seen, row, one, backup)
         yield from _slots(world, seen, {r["slot_name"] for r in senders})
 
 
@@ -42,12 +44,12 @@ def _takes_from(world: World, standby: Seen, seen: Seen) -> bool:
     return any(found is not None and seen.node in found for found in nodes)
 
 
-def _unknown(world: World, seen: Seen, row: Row, one: Seen | None) -> Finding | None:
+def _unknown(world: World, seen: Seen, row: Row, one: Seen | None, backup: bool) -> Finding:
     here = world.at(str(seen.group.name))
     who = f"{row['application_name'] or 'a receiver without a name'} at {row['address'] or 'a socket of this machine'}"
     if one is not None and one.why_down is not None:
         detail, severity = f"{who} bears the name of node {one.name}, which does not answer the audit", Severity.RISK
-    elif row["state"] == "backup":
+    elif backup:
         detail, severity = f"{who} takes a base backup; where it is kept can't be seen from here", Severity.RISK
     else:
         detail, severity = f"{who} receives every change of this group and is no node of the herd", Severity.VIOLATION

@@ -137,6 +137,8 @@ def test_a_clean_herd_has_no_finding(ground: Ground) -> None:
 
 
 FORGET = "DELETE FROM pg_statistic WHERE starelid IN (SELECT oid FROM pg_class WHERE relkind IN ('f', 'p'))"
+ODD = '"100% {odd} ""name"""'
+ODDLY = 'description AS "%s {x}"'
 ASIDE = "pgherd_aside.treatment_new_york"
 COPY = "SELECT {} FROM treatment WHERE hospital_location = 'New York'"
 LOGGED = "(now(), 'r', 'us-east', 'c', 'query', '{treatment}', 1, 1, NULL, 'a question')"
@@ -148,6 +150,7 @@ LEAKS = [
     ("table_copy", f"CREATE TABLE written AS {COPY.format('embedding::text AS v')}", "DROP TABLE written"),
     ("table_copy", f"CREATE TABLE docs AS {COPY.format('jsonb_build_array(1, description) AS j')}", "DROP TABLE docs"),
     ("table_copy", f"CREATE TABLE lists AS {COPY.format('array_agg(description) AS l')}", "DROP TABLE lists"),
+    ("table_copy", f"CREATE TABLE {ODD} AS {COPY.format(ODDLY)}", f"DROP TABLE {ODD}"),
     ("materialized_view", f"CREATE MATERIALIZED VIEW seen AS {COPY.format('count(*)')}", "DROP MATERIALIZED VIEW seen"),
     ("large_object", f"SELECT lo_from_bytea(4242, {OBJECT})", "SELECT lo_unlink(4242)"),
     ("statistics", "ANALYZE treatment_new_york", FORGET),

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from ..model.schema import TableKind
+from ..model.schema import Strategy, TableKind
 from ..model.topology import Topology
+from ..rows.quoting import escaped, identifier
 from .finding import Looked, NotLooked
 from .limits import SAMPLE
 from .looking import Reader, Session, said
@@ -52,7 +53,7 @@ class Sample:
 
 def values(form: str, send: str | None, column: sql.Composable) -> sql.Composed:
     """A subquery over row ``t`` that gives the bytes of a column's values as ``x``."""
-    parts = {"column": sql.SQL("t.{}").format(column), "send": sql.SQL(send or "textsend")}
+    parts = {"column": sql.SQL("t.{}").format(column), "send": sql.SQL(escaped(send or "textsend"))}
     texts = {
         "text": "SELECT convert_to({column}::text, 'UTF8') AS x",
         "bytes": "SELECT {column} AS x",
@@ -70,9 +71,9 @@ def hashed(x: str = "x") -> sql.Composed:
 
 
 def columns_of(topology: Topology, pinned: Pinned) -> frozenset[str]:
-    """The columns of a shard that are looked for: not those that say where rows live, nor keys of reference tables."""
+    """The columns that are looked for: not those whose values the bounds name, nor keys of reference tables."""
     table = pinned.table
-    left_out = set(table.partition_columns)
+    left_out = {c for level in pinned.shard.path if level.by.strategy is Strategy.LIST for c in level.by.columns}
     for fk in table.foreign_keys:
         other = topology.schema.table(fk.references)
         if other is not None and other.kind is TableKind.REFERENCE:
@@ -129,6 +130,10 @@ async def _shard(
         if one.lengths:
             found.append(one)
             count += len(one.lengths)
+    if not mine:
+        why = f"no column holds values of {LEAST_BYTES} bytes and more, which can be told apart"
+        told.append(NotLooked(f"copies of {p.shard.name} by value", seen.name, seen.region, why))
+        return
     of = ", ".join(r["column"] for r in mine)
     told.append(
         Looked("values to look for elsewhere (salted hashes)", seen.name, seen.region, f"{p.shard.name}: {of}", count)
@@ -141,10 +146,10 @@ async def _hashes(session: Session, row: Row, p: Pinned, salt: bytes, wanted: in
         " CROSS JOIN LATERAL ({values}) v WHERE octet_length(x) >= {least} ORDER BY 1 LIMIT {wanted}"
     ).format(
         hash=hashed(),
-        table=sql.Identifier(*p.shard.relation),
+        table=identifier(*p.shard.relation),
         sampled=sampled(row["rows"], ROWS),
         limit=sql.SQL(" LIMIT {}").format(sql.Literal(wanted)) if form != row["form"] else sql.SQL(""),
-        values=values(form, row["send"], sql.Identifier(row["column"])),
+        values=values(form, row["send"], identifier(row["column"])),
         least=sql.Literal(LEAST_BYTES),
         wanted=sql.Literal(wanted),
     )

@@ -14,7 +14,8 @@ import psycopg
 from psycopg import sql
 
 from ..local.herd import log_of
-from ..model.names import Name
+from ..model.names import Name, quote_literal
+from ..rows.quoting import escaped, identifier
 from .finding import Looked, NotLooked
 from .looking import Reader, Session, said
 from .sampling import LEAST_BYTES, Sample, hashed, sampled, values
@@ -135,8 +136,8 @@ class Search:
     async def _table(self, session: Session, rows: list[Row], name: Name, kept: str) -> dict[str, set[bytes]]:
         every = [
             sql.SQL("SELECT {name} AS c, x FROM ({values}) v WHERE octet_length(x) >= {least}").format(
-                name=sql.Literal(r["column"]),
-                values=values(r["form"], r["send"], sql.Identifier(r["column"])),
+                name=sql.SQL(escaped(quote_literal(r["column"]))),
+                values=values(r["form"], r["send"], identifier(r["column"])),
                 least=sql.Literal(LEAST_BYTES),
             )
             for r in rows
@@ -147,7 +148,7 @@ class Search:
             " CROSS JOIN LATERAL ({every}) u) met WHERE h = ANY (%(kept)s::bytea[]) GROUP BY 1"
         ).format(
             hash=hashed(),
-            table=sql.Identifier(*name),
+            table=identifier(*name),
             sampled=sampled(1_000_000, round(1_000_000 * min(1.0, share))),
             every=sql.SQL(" UNION ALL ").join(every),
         )

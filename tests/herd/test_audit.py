@@ -102,7 +102,7 @@ def ground(fleet_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             runner.run(make_hospitals(home, EAST))
             opened = pgherd.connect_async(home=home)
             made = Ground(home, runner.run(opened.__aenter__()), runner.get_loop())
-            made.run(EAST, "UPDATE treatment_new_york SET embedding = format('[1,%s,5]', id)::vector")
+            made.run(EAST, "UPDATE treatment_new_york SET embedding = format('[1.5,%s.25,5.125]', id)::vector")
             yield made
             runner.run(opened.__aexit__(None, None, None))
 
@@ -278,7 +278,7 @@ def test_copies_of_rows_in_a_table_of_another_name(ground: Ground, planted: Call
 @pytest.mark.parametrize(
     ("column", "value", "pieces"),
     [
-        ("embedding public.vector(3)", "[1,7,5]", 1),
+        ("embedding public.vector(3)", "[1.5,7.25,5.125]", 1),
         ("j jsonb", '{"a": ["mark-of-new-york 1", {"b": "mark-of-new-york 2"}]}', 2),
         ("t text[]", '{"mark-of-new-york 1","mark-of-new-york 2"}', 2),
         ("b bytea", "mark-of-new-york 1", 1),
@@ -296,7 +296,7 @@ def test_copies_of_values_in_other_forms(
     findings = ground.audit().outcome.findings
     expected = V if pieces > 1 else R
     assert [_short(f) for f in findings] == [("table_copy", expected, CENTRAL, T)]
-    assert f"{pieces} of 20 sampled values" in findings[0].detail
+    assert f"holds {pieces} of " in findings[0].detail
 
 
 @pytest.mark.long

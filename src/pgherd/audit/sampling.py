@@ -146,7 +146,7 @@ async def _hashes(session: Session, row: Row, p: Pinned, salt: bytes, wanted: in
         " CROSS JOIN LATERAL ({values}) v WHERE octet_length(x) >= {least} ORDER BY 1 LIMIT {wanted}"
     ).format(
         hash=hashed(),
-        table=identifier(*p.shard.relation),
+        table=identifier(p.shard.relation),
         sampled=sampled(row["rows"], ROWS),
         limit=sql.SQL(" LIMIT {}").format(sql.Literal(wanted)) if form != row["form"] else sql.SQL(""),
         values=values(form, row["send"], identifier(row["column"])),

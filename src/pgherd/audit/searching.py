@@ -148,7 +148,7 @@ class Search:
             " CROSS JOIN LATERAL ({every}) u) met WHERE h = ANY (%(kept)s::bytea[]) GROUP BY 1"
         ).format(
             hash=hashed(),
-            table=identifier(*name),
+            table=identifier(name),
             sampled=sampled(1_000_000, round(1_000_000 * min(1.0, share))),
             every=sql.SQL(" UNION ALL ").join(every),
         )

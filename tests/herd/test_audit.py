@@ -550,6 +550,7 @@ def test_changes_that_somebody_takes_now(ground: Ground) -> None:
 
 def test_a_temporary_table_is_said_not_to_be_seen(ground: Ground) -> None:
     with psycopg.connect(ground.conninfo(WEST), autocommit=True) as connection:
+        connection.execute("SET pgherd.plan = 'on'")
         connection.execute("CREATE TEMPORARY TABLE hidden AS SELECT description FROM treatment")
         report = ground.audit()
     missing = [x for x in report.outcome.not_looked if ".hidden" in x.what]

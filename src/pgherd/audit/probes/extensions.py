@@ -75,8 +75,9 @@ def _all(world: World) -> Iterator[Finding | NotLooked]:
     for seen in world.primaries():
         for dbname, facts in seen.databases.items():
             names = {r["name"] for r in facts["extensions"] if r["what"] == "extension"}
+            herd = any((r["schema"], r["name"]) == ("pgherd", "topology") for r in facts["relations"])
             for row in facts["extensions"]:
-                mine = dbname == world.dbname and row["name"] == "dblink" and row["schema"] == "pgherd"
+                mine = herd and row["name"] == "dblink" and row["schema"] == "pgherd"
                 again = row["what"] == "language" and row["name"] in names
                 if mine or again or row["name"] in HARMLESS:
                     continue

@@ -87,7 +87,7 @@ def _server(world: World, seen: Seen, dbname: str, server: Row, tables: list[Row
 
 def _foreign(
     world: World, seen: Seen, where: str, dbname: str, server: Row, tables: list[Row], nodes: tuple[Node, ...] | None
-) -> Iterator[Finding]:
+) -> Iterator[Finding | Looked]:
     """A server that is not pgherd's."""
     mapped = f"usable by {', '.join(server['mapped'])}" if server["mapped"] else "nobody has a login on it yet"
     here = world.at(str(seen.group.name))
@@ -100,6 +100,10 @@ def _foreign(
             )  # fmt: skip
         return
     far_db = (server["options"] or {}).get("dbname") or dbname
+    if far_db != world.dbname and dbname != world.dbname:  # another herd's links, say: no way to this one's rows
+        what = "foreign servers between other databases of the herd's nodes"
+        yield Looked(what, seen.name, seen.region, f"{where} leads to database {far_db}", 1)
+        return
     for node in nodes:
         group = next(g for g in world.topology.groups if node in g.nodes)
         shut = tuple(p for p in world.at(str(group.name)) if not p.allows(seen.node.label))

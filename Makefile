@@ -21,7 +21,7 @@ demo: $(STAMP)  ## three hospitals, three regions: what a herd does, in a minute
 	$(BIN)/pgherd demo hospitals
 
 test: $(STAMP)  ## the tests, on real servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(STAMP)  ## all of them: killed at every step, every way to lose a primary
 	$(BIN)/python -m pytest -m "long or not long" --timeout 900

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import select
+import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -18,6 +23,8 @@ from .errors import StoreUnavailable
 
 NAMESPACE = "/pgherd/"
 TIMEOUT_S = 1.0
+HEDGE_S = 0.2
+"""How long a member may be silent before the next is asked as well: one that has lost its leader is, for seconds."""
 Endpoint = tuple[str, int]
 
 
@@ -33,7 +40,7 @@ class Entry:
 
 
 class Store:
-    """A client for threads: one connection each, to the first endpoint that answers. Keeps no state but a token."""
+    """A client for threads: one connection each, to the endpoint that answered last. Keeps no state but a token."""
 
     def __init__(
         self, endpoints: Sequence[Endpoint], user: str, password: str, *, timeout_s: float = TIMEOUT_S
@@ -62,14 +69,28 @@ class Store:
         """Remove an entry, whatever it says."""
         self._call("/v3/kv/deleterange", {"key": _text(key)})
 
-    def delete_if(self, entry: Entry, present: Sequence[str] = ()) -> bool:
-        """Remove ``entry`` if it is still what was read, value and revision, and all keys in ``present`` are there."""
+    def delete_if(
+        self,
+        entry: Entry,
+        *,
+        unchanged: Sequence[Entry] = (),
+        present: Sequence[str] = (),
+        put: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Remove ``entry`` and write what ``put`` has, if all of this still holds; whether it did.
+
+        ``entry`` and all in ``unchanged`` are what was read, value and revision; all keys in ``present`` are there.
+        """
         compare: list[dict[str, Any]] = [
+            *(
+                {"key": _text(e.key), "target": "MOD", "result": "EQUAL", "mod_revision": str(e.revision)}
+                for e in (entry, *unchanged)
+            ),
             {"key": _text(entry.key), "target": "VALUE", "result": "EQUAL", "value": _text(entry.value)},
-            {"key": _text(entry.key), "target": "MOD", "result": "EQUAL", "mod_revision": str(entry.revision)},
             *({"key": _text(k), "target": "VERSION", "result": "GREATER", "version": "0"} for k in present),
         ]
-        change = [{"request_delete_range": {"key": _text(entry.key)}}]
+        change: list[dict[str, Any]] = [{"request_delete_range": {"key": _text(entry.key)}}]
+        change += [{"request_put": {"key": _text(k), "value": _text(v)}} for k, v in (put or {}).items()]
         return bool(self._call("/v3/kv/txn", {"compare": compare, "success": change}).get("succeeded"))
 
     def grant(self, ttl_s: int) -> int:
@@ -98,11 +119,23 @@ class Store:
                         raise
             self._authenticate()
 
+    def replace_member(self, peer_url: str) -> None:
+        """Forget the member at ``peer_url``, whose data is lost, and expect one there that knows nothing yet."""
+        for member in self._call("/v3/cluster/member/list", {}).get("members", ()):
+            if peer_url in member.get("peerURLs", ()):
+                with suppress(_Refused):  # carried out already, if it was asked twice
+                    self._call("/v3/cluster/member/remove", {"ID": member["ID"]})
+        try:
+            self._call("/v3/cluster/member/add", {"peerURLs": [peer_url]})
+        except _Refused as error:
+            if "exist" not in str(error):
+                raise
+
     def close(self) -> None:
         """Close the calling thread's connection."""
-        if getattr(self._local, "connection", None) is not None:
-            self._local.connection.close()
-            self._local.connection = None
+        if getattr(self._local, "kept", None) is not None:
+            self._local.kept.close()
+            self._local.kept = None
 
     def _authenticate(self) -> None:
         self._token = None
@@ -120,44 +153,103 @@ class Store:
         return self._post(path, body)
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What the first member answers that does. Each is asked a moment after the one before, should that be silent.
+
+        So a request may be carried out twice: all of them may be.
+        """
+        kept: _Exchange | None = getattr(self._local, "kept", None)
+        self._local.kept = None
+        left = [e for e in self._endpoints if kept is None or e != kept.endpoint]
+        asked = [kept.again(path, body, self._token)] if kept is not None else []
         failure: Exception | None = None
-        for _ in self._endpoints:
-            connection = self._connection()
-            try:
-                connection.request(
-                    "POST", path, json.dumps(body), {"Authorization": self._token} if self._token else {}
-                )
-                response = connection.getresponse()
-                answer = json.loads(response.read())
-            except (OSError, HTTPException, ValueError) as error:
-                failure = error
-                self._next()
-                continue
-            if response.status == 200:
-                return answer  # type: ignore[no-any-return]
-            said = str(answer.get("message") or answer.get("error"))
-            if "not enabled" in said:
-                raise _NotEnabled(said)
-            if response.status < 500:
-                raise _Refused(f"etcd refused: {said}")
-            failure = StoreUnavailable(said)
-            self._next()
+        try:
+            while asked or left:
+                if left and (not asked or asked[-1].age_s() >= HEDGE_S):
+                    asked.append(_Exchange(left.pop(0), path, body, self._token))
+                for one in _ready(asked, HEDGE_S - asked[-1].age_s() if left else self._timeout_s - asked[0].age_s()):
+                    try:
+                        found = one.step()
+                    except (OSError, HTTPException, ValueError) as error:
+                        found, failure = None, error
+                        asked.remove(one)
+                        one.close()
+                    if found is None:
+                        continue
+                    status, answer = found
+                    said = str(answer.get("message") or answer.get("error"))
+                    if status < 500 and one.socket.fileno() >= 0:
+                        asked.remove(one)
+                        self._local.kept = one
+                    if status == 200:
+                        return answer
+                    if "not enabled" in said:
+                        raise _NotEnabled(said)
+                    if status < 500:
+                        raise _Refused(f"etcd refused: {said}")
+                    failure = StoreUnavailable(said)  # it knows of no leader, say
+                    asked.remove(one)
+                    one.close()
+                for one in [o for o in asked if o.age_s() >= self._timeout_s]:
+                    failure = TimeoutError(f"{one.endpoint[0]}:{one.endpoint[1]} does not answer")
+                    asked.remove(one)
+                    one.close()
+        finally:
+            for one in asked:
+                one.close()
         raise StoreUnavailable(
             "etcd does not answer, or has no majority", hint="pgherd up starts it again; writes go on meanwhile"
         ) from failure
 
-    def _connection(self) -> HTTPConnection:
-        found: HTTPConnection | None = getattr(self._local, "connection", None)
-        if found is None:
-            host, port = self._endpoints[getattr(self._local, "index", 0) % len(self._endpoints)]
-            found = self._local.connection = HTTPConnection(host, port, timeout=self._timeout_s)
-        return found
 
-    def _next(self) -> None:
-        """Turn to the next endpoint, with a connection of its own."""
-        self._connection().close()
-        self._local.connection = None
-        self._local.index = getattr(self._local, "index", 0) + 1
+class _Exchange:
+    """One request to one member, and its answer, without waiting: :meth:`step` when :attr:`socket` is ready."""
+
+    def __init__(self, endpoint: Endpoint, path: str, body: dict[str, Any], token: str | None) -> None:
+        self.endpoint = endpoint
+        self.socket = socket.socket()
+        self.socket.setblocking(False)
+        self.socket.connect_ex(endpoint)
+        self._connection = HTTPConnection(*endpoint)
+        self.again(path, body, token)
+
+    def again(self, path: str, body: dict[str, Any], token: str | None) -> _Exchange:
+        """Another request over the same connection."""
+        self.event = select.POLLOUT
+        self._request = ("POST", path, json.dumps(body), {"Authorization": token} if token else {})
+        self._began = time.monotonic()
+        return self
+
+    def age_s(self) -> float:
+        """How long ago it was asked."""
+        return time.monotonic() - self._began
+
+    def step(self) -> tuple[int, dict[str, Any]] | None:
+        """Status and answer, None until they are there. Raises OSError, HTTPException, ValueError."""
+        if self.event == select.POLLOUT:
+            if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error, os.strerror(error))
+            self.socket.settimeout(TIMEOUT_S)  # the rest of a request that fits, and of an answer that has begun
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connection.sock = self.socket
+            self._connection.request(*self._request)
+            self.event = select.POLLIN
+            return None
+        response = self._connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+        self.socket.close()
+
+
+def _ready(asked: Sequence[_Exchange], timeout_s: float) -> list[_Exchange]:
+    """Those of ``asked`` that can go on, waiting for one for up to ``timeout_s``."""
+    waiting = select.poll()
+    for one in asked:
+        waiting.register(one.socket, one.event)
+    ready = {fd for fd, _ in waiting.poll(max(0.0, timeout_s) * 1000)}
+    return [one for one in asked if one.socket.fileno() in ready]
 
 
 class _Refused(StoreUnavailable):

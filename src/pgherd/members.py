@@ -34,7 +34,10 @@ async def attach(home: Path, dsn: str, label: Label) -> list[str]:
     if file.engine is EngineName.SINGLE:
         raise BadInput("a single server takes no others", hint="make a fleet (pgherd up --regions …) and load it")
     _check_not_replicated(
-        file, "takes no servers that pgherd does not run", "pgherd node add --region … starts a group"
+        file,
+        "takes no servers that pgherd does not run: nobody would watch one, and its acknowledged writes could be lost",
+        "pgherd node add --region … without --dsn starts a group with standbys; servers of yours can be in a herd"
+        " without them (pgherd attach)",
     )
     given = parameters_of(dsn, file.user, file.dbname)
     path = Path(file.passfile) if file.passfile else home.absolute() / "pgpass"
@@ -97,12 +100,16 @@ async def finish(home: Path, group: str) -> None:
 
 def check_removable(home: Path) -> None:
     """BadInput for a herd whose groups can't be taken out. Callers who drain a group first ask before that."""
-    _check_not_replicated(herdfile.read(home), "keeps its groups", "pgherd node drain empties one")
+    _check_not_replicated(
+        herdfile.read(home),
+        "keeps its groups: Patroni and the watchers of all machines would have to forget one together",
+        "pgherd node drain GROUP moves its shards away: then no search asks it, until pgherd rebalance fills it again",
+    )
 
 
 def _check_not_replicated(file: herdfile.HerdFile, what: str, hint: str) -> None:
     if file.replicated:
-        raise BadInput(f"a herd whose groups have standbys {what} as yet", hint=hint)
+        raise BadInput(f"a herd whose groups have standbys {what}", hint=hint)
 
 
 def _mark(home: Path, group: str, value: bool) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
@@ -14,6 +14,7 @@ import pytest
 
 import pgherd
 from pgherd import herdfile
+from pgherd.availability import keys
 from pgherd.herdfile import HerdNode
 from pgherd.local import machine
 from pgherd.local.herd import LocalHerd
@@ -85,11 +86,13 @@ class Replicated:
         return self.home / "machines" / node.machine
 
     def in_step(self) -> bool:
-        """Whether both standbys hold every write."""
+        """Whether both standbys hold every write, and are known to: either may take over."""
         with self.connect() as connection:
             query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'"
             row = connection.execute(query).fetchone()
-            return row is not None and row[0] == 2
+            leader = next(n.name for n in self.nodes if n.port == connection.info.port)
+        with closing(machine.read(self.machine(self.nodes[0])).store()) as store:
+            return row == (2,) and len(keys.heirs(keys.sync(store, "main"), leader)) == 2
 
     def new_primary(self, old: HerdNode) -> HerdNode:
         """Wait for another primary than ``old``."""

@@ -62,7 +62,7 @@ def test_prepared_rows_survive_the_loss_of_the_server_that_prepared_them(
     """``main`` takes part and has prepared; it is told that all have committed by its next primary."""
     old = replicated.primary()
     # Groups decide in the order of their names; another order makes `main` the one that is prepared.
-    monkeypatch.setattr(two_phase, "sorted", lambda parts: sorted(parts, reverse=True), raising=False)
+    monkeypatch.setattr(two_phase, "sorted", lambda parts, **_: sorted(parts, reverse=True), raising=False)
     decide = two_phase.TwoPhaseTransaction._decide
 
     async def dying(self: two_phase.TwoPhaseTransaction, decider: str) -> None:

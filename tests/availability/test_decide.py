@@ -9,21 +9,32 @@ from pgherd.availability.decide import (
     FROZEN_S,
     GONE_PROBES,
     GONE_S,
+    NOBODY_S,
     SILENT_S,
+    SUCCESSOR_S,
+    Fenced,
     Life,
     OwnAction,
     OwnNode,
     Peer,
     PeerAction,
     majority,
+    may_return,
     on_own,
     on_peer,
 )
 
 OWN = [
-    OwnNode(patroni, server, was_up, clean, leads, stopped_s, silent_s)
-    for patroni, server, was_up, clean, leads, stopped_s, silent_s in product(
-        Life, Life, (False, True), (False, True), (None, False, True), (0.0, FROZEN_S / 2, FROZEN_S), (0.0, SILENT_S)
+    OwnNode(patroni, server, was_up, clean, led, leads, stopped_s, silent_s)
+    for patroni, server, was_up, clean, led, leads, stopped_s, silent_s in product(
+        Life,
+        Life,
+        (False, True),
+        (False, True),
+        (False, True),
+        (None, False, True),
+        (0.0, FROZEN_S / 2, FROZEN_S),
+        (0.0, SILENT_S),
     )
 ]
 PEERS = [
@@ -37,6 +48,14 @@ PEERS = [
         range(7),
         (False, True),
         (False, True),
+    )
+]
+
+
+FENCED = [
+    Fenced(led, heirs, known, followed, rewindable, since_s)
+    for led, heirs, known, followed, rewindable, since_s in product(
+        (False, True), range(3), (False, True), (False, True), (False, True), (0.0, NOBODY_S, SUCCESSOR_S)
     )
 ]
 
@@ -63,9 +82,24 @@ def test_patroni_alone_starts_again_beside_a_server_that_answers() -> None:
 def test_a_primary_that_crashed_is_fenced_and_one_that_was_shut_down_is_not() -> None:
     for node in OWN:
         if (node.patroni, node.server) == (Life.RUNNING, Life.GONE):
-            crashed_primary = node.was_up and not node.clean and node.leads is True
-            assert (on_own(node) is OwnAction.FENCE) == crashed_primary, node
+            crashed_primary = node.was_up and not node.clean and (node.leads is True or node.led)
+            cut_off = node.was_up and node.clean and node.led and node.leads is None
+            assert (on_own(node) is OwnAction.FENCE) == (crashed_primary or cut_off), node
             assert on_own(node) is not OwnAction.START, node
+
+
+def test_a_demoted_primary_never_starts_before_it_has_been_rewound() -> None:
+    """What it holds beyond its successor was never acknowledged, and must not be read."""
+    for node in OWN:
+        if (node.patroni, node.server, node.was_up, node.led) == (Life.RUNNING, Life.GONE, True, True):
+            handed_over = node.clean and node.leads is not None
+            assert (on_own(node) is OwnAction.FENCE) == (not handed_over), node
+
+
+def test_a_standby_that_ended_is_left_to_patroni() -> None:
+    for node in OWN:
+        if (node.patroni, node.server, node.led) == (Life.RUNNING, Life.GONE, False) and not node.leads:
+            assert on_own(node) is OwnAction.NOTHING, node
 
 
 def test_a_stopped_process_is_given_a_moment_and_no_more() -> None:
@@ -73,6 +107,26 @@ def test_a_stopped_process_is_given_a_moment_and_no_more() -> None:
         if Life.STOPPED in (node.patroni, node.server):
             expected = OwnAction.FENCE if node.stopped_s >= FROZEN_S else OwnAction.NOTHING
             assert on_own(node) is expected, node
+
+
+def test_a_fenced_primary_waits_for_a_successor_that_it_can_be_rewound_by() -> None:
+    for node in FENCED:
+        if node.led and node.known and node.followed:
+            assert may_return(node) == (node.rewindable or node.since_s >= SUCCESSOR_S), node
+
+
+def test_a_fenced_primary_that_nobody_can_follow_comes_back_at_once() -> None:
+    for node in FENCED:
+        if node.led and node.known and not node.followed:
+            assert may_return(node) == (node.heirs < 1 or node.since_s >= NOBODY_S), node
+
+
+def test_a_fenced_primary_does_not_start_while_etcd_says_nothing_and_a_standby_always_does() -> None:
+    for node in FENCED:
+        if not node.led:
+            assert may_return(node), node
+        elif not node.known:
+            assert not may_return(node), node
 
 
 def test_a_key_is_dropped_for_a_machine_only_by_a_majority_that_has_heard_nothing_for_long_enough() -> None:

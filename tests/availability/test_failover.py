@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -16,7 +20,7 @@ import pgherd
 from availability.replicated import Replicated, wait_until
 from pgherd.availability.switchover import switchover
 from pgherd.availability.watcher import SECOND_WATCHER
-from pgherd.errors import BadInput, InDoubt, UnknownName
+from pgherd.errors import BadInput, InDoubt, LocalServerError, UnknownName
 from pgherd.herdfile import HerdNode
 from pgherd.local.processes import is_alive
 from pgherd.sync import Herd
@@ -181,6 +185,35 @@ def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: R
             if is_alive(pid):
                 os.kill(pid, signal.SIGCONT)
     assert [type(f) for f in failures] == [InDoubt]
+
+
+def test_a_member_of_etcd_that_lost_its_data_joins_the_others_again(replicated: Replicated) -> None:
+    member = next(m for m in replicated.file.etcd if m.name != replicated.primary().machine)
+    data = replicated.home / "machines" / member.name / "etcd" / "data"
+    shutil.rmtree(data)
+    replicated.local.up()
+
+    def healthy() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"http://{member.host}:{member.client_port}/health") as answer:
+            return bool(json.load(answer)["health"] == "true")
+        return False
+
+    wait_until(healthy)
+    assert (data / "member").exists()
+    wait_until(replicated.in_step)
+
+
+def test_most_of_etcd_without_its_data_is_refused(replicated: Replicated) -> None:
+    """Who may be primary is known nowhere else; a guess could lose what was acknowledged."""
+    directories = [replicated.home / "machines" / m.name / "etcd" for m in replicated.file.etcd[1:]]
+    for directory in directories:
+        (directory / "data").rename(directory / "aside")
+    try:
+        with pytest.raises(LocalServerError, match="nobody knows who may be primary"):
+            replicated.local.up()
+    finally:
+        for directory in directories:
+            (directory / "aside").rename(directory / "data")
 
 
 def test_a_machine_has_one_watcher(replicated: Replicated) -> None:

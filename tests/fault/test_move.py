@@ -17,11 +17,13 @@ from pgherd import herdfile
 from pgherd.engines.servers import executor
 from pgherd.errors import GroupUnavailable, HerdBusy
 from pgherd.local.herd import LocalHerd
+from pgherd.model.codec import topology_to_json
 from pgherd.model.names import Name
 from pgherd.model.placement import Label
 from pgherd.model.topology import EngineName
 from pgherd.planning.plan import Plan, Step
 from pgherd.planning.rebalance import Move
+from pgherd.planning.split import splits_of
 from pgherd.sync import Herd
 from twins import child, eventually
 
@@ -463,3 +465,96 @@ def test_a_client_that_missed_two_moves_writes_where_the_shard_is(home: Path) ->
         assert late.topology.homes["public.doc_0"] == "b"
         assert herd.sql("SELECT count(*) FROM doc") == [{"count": 20}]
     check_settled(home)
+
+
+def test_attaching_a_moved_shard_reads_none_of_its_rows(home: Path) -> None:
+    """PostgreSQL takes the check for the partition's constraint, whatever types the key is of; no move is undone."""
+    text = """
+    CREATE TABLE doc (id bigint, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+    CREATE TABLE doc_eu PARTITION OF doc FOR VALUES IN ('eu', 'it''s') PARTITION BY HASH (id, region);
+    CREATE TABLE doc_us PARTITION OF doc FOR VALUES IN ('us');
+    CREATE TABLE doc_rest PARTITION OF doc DEFAULT;
+    CREATE TABLE "Doc x" (a varchar(9), b text, c char(3), d date, e numeric, f uuid, PRIMARY KEY (a, b, c, d, e, f))
+        PARTITION BY HASH (b, a, c, d, e, f);
+    """
+    with pgherd.connect(home=home) as herd:
+        apply(herd, text)
+        herd.table("doc").insert([{"id": i, "region": r} for i in range(50) for r in ("eu", "it's", "us", "else")])
+        herd.sql(
+            "INSERT INTO \"Doc x\" SELECT i::text, 'b', i % 7, now(), i, gen_random_uuid()"
+            " FROM generate_series(1, 60) i"
+        )
+        for name in ("doc_eu_0", "doc_us", "doc_rest", '"Doc x_1"'):
+            home_of = herd.topology.homes[Name.parse(name).sql]
+            target = next(g for g in GROUPS if g != home_of)
+            plan = move_of(herd, target, name)
+            said: list[str] = []
+
+            def look(
+                number: int, total: int, step: Step, plan: Plan = plan, said: list[str] = said, at: str = target
+            ) -> None:
+                if step.kind != "hold_writers" or said:
+                    return
+                (swap,) = [s for s in plan.steps if s.kind == "swap_in"]
+                with plain(home, at) as connection, connection.transaction(force_rollback=True):
+                    connection.execute("SET client_min_messages = debug1")
+                    connection.add_notice_handler(lambda d: said.append(d.message_primary or ""))
+                    connection.execute(swap.sql)  # type: ignore[call-overload]
+
+            herd.execute(plan, look)
+            assert (
+                f'partition constraint for table "{Name.parse(name).name}" is implied by existing constraints' in said
+            )
+        assert herd.sql("SELECT count(*) FROM doc") == [{"count": 200}]
+        assert herd.sql('SELECT count(*) FROM "Doc x"') == [{"count": 60}]
+    check_settled(home)
+
+
+SPY = """
+CREATE TABLE seen (target text, memory bigint);
+CREATE FUNCTION spy() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO public.seen SELECT object_identity, pg_size_bytes(current_setting('maintenance_work_mem'))
+    FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE INDEX';
+END $$;
+CREATE EVENT TRIGGER spy ON ddl_command_end EXECUTE FUNCTION spy();
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET maintenance_work_mem = %L', current_database(), '1MB'); END $$;
+"""
+
+
+def test_an_index_on_its_way_gets_the_memory_of_its_graph(home: Path) -> None:
+    """As one does that is built where it stays; seen in the statement that builds, of a move and of a split."""
+    with pgherd.connect(home=home) as herd:
+        apply(herd, BUSY.replace("vector(8)", "vector(64)"))
+        vector = "(SELECT array_agg(random()) FROM generate_series(1, 64) WHERE i > 0)::vector"
+        herd.sql(f"INSERT INTO doc (id, n, v) SELECT i, 0, {vector} FROM generate_series(1, 6000) i")
+        shard = next(n for n, at in herd.topology.homes.items() if at == "a")
+        stays = next(n for n, at in herd.topology.homes.items() if at == "b")
+    with plain(home, "b") as connection:
+        connection.execute(SPY)  # type: ignore[call-overload]
+    with pgherd.connect(home=home) as herd:
+        herd.execute(move_of(herd, "b", Name.parse(shard).sql))
+        herd.execute(herd._inner.engine.plan_splits(splits_of(herd.topology, stays, {})))
+    seen = ask(home, "b", "SELECT target, memory FROM seen WHERE target LIKE '%v\\_idx'")
+    assert len(seen) == 3, ask(home, "b", "SELECT * FROM seen")
+    assert all(memory > 1 << 20 for _, memory in seen), seen
+
+
+def test_search_in_sql_follows_a_move_as_it_is(home: Path) -> None:
+    """A move sends no search function to anybody: they look up where shards are."""
+    with pgherd.connect(home=home) as herd:
+        apply(herd, BUSY)
+        herd.table("doc").insert([{"id": i, "n": 0, "v": [i % 7] * 8} for i in range(100)])
+        for target in ("b", "c"):
+            plan = move_of(herd, target, "doc_0")
+            assert "search" not in "".join(s.sql for s in plan.steps)
+            herd.execute(plan)
+            wanted = sorted(herd.topology.homes.items())
+            for group in GROUPS:
+                assert sorted(ask(home, group, "SELECT relation, group_name FROM pgherd.home")) == wanted
+                found = ask(home, group, "SELECT shard, home FROM pgherd.search_doc('[1,1,1,1,1,1,1,1]', 100)")
+                assert len(found) == 100
+                ((document,),) = ask(
+                    home, group, "SELECT document FROM pgherd.topology ORDER BY generation DESC LIMIT 1"
+                )
+                assert document == topology_to_json(herd.topology)
+                assert {(f"public.{shard}", at) for shard, at in found} == set(wanted)

@@ -249,10 +249,12 @@ def test_a_part_that_dies_after_the_decision_gets_its_rows(twins: Twins, monkeyp
                 async with opened.transaction() as transaction:
                     await write(transaction)
             await asyncio.to_thread(twins.up)
-            assert await opened.recover() == 1
+            assert await opened.recover() <= 1  # or it has been settled in the background
+            assert await opened.recover() == 0
 
     asyncio.run(run())
     assert rows(twins) == 2
+    assert twins.prepared() == 0
 
 
 def test_a_part_that_dies_before_it_is_prepared_undoes_all(twins: Twins, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,8 @@ FINE_BUT_COSTLY = [
     "SELECT string_agg(md5(g::text), '') FROM generate_series(1, 100000) g",
     "SELECT string_agg(md5(g::text), '') FROM generate_series(1, 1000) g, generate_series(1, 3)",
     "SELECT regexp_replace(string_agg('a', ''), '(a*)*(a*)*(a*)*b', 'x') FROM generate_series(1, 100000)",
-    "SELECT count(*) FROM regexp_split_to_table((SELECT string_agg('ab', '') FROM generate_series(1, 1000000)), 'a*?')",
+    "SELECT count(*) FROM regexp_split_to_table((SELECT string_agg('ab', '') FROM generate_series(1, 1000)), 'a*?')"
+    " r, generate_series(1, 1000000000)",
     "SELECT array_agg(g) FROM generate_series(1, 100000) g",
     "SELECT g, md5(g::text) FROM generate_series(1, 1000000) g ORDER BY 2",
     "SELECT factorial(100000)",

@@ -49,15 +49,19 @@ def test_the_schema_of_an_older_version_is_brought_up_to_date(request: pytest.Fi
     home: Path = request.getfixturevalue(engine)
     with pgherd.connect(home=home) as herd:
         apply(herd, "CREATE TABLE doc (id bigint PRIMARY KEY, v vector(2))")
+        herd.table("doc").insert({"id": 7, "v": [1, 2]})
         generation = herd.topology.generation
         for group in herd.topology.groups:
             herd.sql("UPDATE pgherd.catalog SET digest = 'an older one'", region=group.name)
-            herd.sql("DROP FUNCTION pgherd.filter_sql", region=group.name)
+            herd.sql("DROP FUNCTION pgherd.filter_sql, pgherd.search_doc, pgherd.search_parts", region=group.name)
+            herd.sql("DROP TABLE pgherd.home", region=group.name)
     with pgherd.connect(home=home) as herd:
         assert herd.topology.generation == generation + 1
         for group in herd.topology.groups:
             assert herd.sql("SELECT pgherd.filter_sql('{\"a\": 1}', '{a}') AS c", region=group.name) == [
                 {"c": "a = '1'"}
             ]
+            found = herd.sql("SELECT id, home FROM pgherd.search_doc('[1,2]')", region=group.name)
+            assert found == [{"id": 7, "home": herd.topology.groups[0].name}]
     with pgherd.connect(home=home) as herd:
         assert herd.topology.generation == generation + 1

@@ -327,3 +327,23 @@ def test_curves_of_rows_that_changed_are_stale_until_measured_again(
         herd.sql("DROP INDEX doc_v")
         herd.sql("CREATE INDEX doc_v ON doc USING hnsw (v vector_cosine_ops) WITH (m = 8)")
     assert stale() == {True}, "another index"
+
+
+def test_of_two_indexes_alike_the_one_that_is_searched_is_measured(single: Herd) -> None:
+    """Whichever name sorts first: searches are what PostgreSQL makes of them."""
+    text = f"CREATE TABLE doc (id bigint PRIMARY KEY, v vector({DIM}));"
+    for name, method, options in (
+        ("b", "hnsw", "m = 4, ef_construction = 16"),
+        ("c", "ivfflat", "lists = 3"),
+        ("a", "ivfflat", "lists = 2"),
+    ):
+        text += f"CREATE INDEX {name} ON doc USING {method} (v vector_cosine_ops) WITH ({options});"
+    apply(single, text)
+    single.table("doc").insert([{"id": i, "v": v} for i, v in enumerate(ROWS)])
+    single.sql("ANALYZE doc")
+    question = "[" + ",".join(map(str, QUESTIONS[0])) + "]"
+    (plan,) = single.sql(f"EXPLAIN (FORMAT json) SELECT id FROM doc ORDER BY v <=> '{question}' LIMIT 100")
+    used = plan["QUERY PLAN"][0]["Plan"]["Plans"][0]["Index Name"]
+    (calibration,) = single.table("doc").tune(sample=10)
+    assert f"INDEX {used} ON" in calibration.definition
+    assert used == "b"

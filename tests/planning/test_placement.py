@@ -146,8 +146,9 @@ def test_a_tablespace_that_no_server_serves_is_refused_with_what_there_is() -> N
 
 def test_more_replicas_than_a_group_has_are_refused() -> None:
     space = Tablespace("three", 3, (PlacementBlock("local", "us-east", "*", 3),))
-    with pytest.raises(PlacementUnsatisfied, match="wants 3 replicas, more nodes than any group has there"):
+    with pytest.raises(PlacementUnsatisfied, match="wants 3 replicas, more nodes than any group has there") as e:
         plan_apply(a_herd("us-east", "us-west"), pinned_table(space), FLEET)
+    assert "pgherd up --replicas 3 --home NEW" in e.value.hint
 
 
 def test_one_server_records_tablespaces_and_says_so() -> None:

@@ -56,6 +56,14 @@ def test_the_cheapest_index_is_taken() -> None:
     assert (alone.via, alone.exact) == (None, False), "bits alone never find so many"
 
 
+def test_an_index_that_is_hardly_cheaper_is_not_preferred() -> None:
+    for share, stored in ((0.85, None), (0.75, BIT)):
+        recalls = ((0.8, 0.9), (0.9, 0.96), (0.96, 0.99))
+        curves = {key(ONE, VECTOR): SLOW, key(ONE, BIT): curve(0.1 * share, *recalls)}
+        via = effort_of(curves, (ONE,), 10, AIM, whole=True).via
+        assert (via and via.stored) == stored
+
+
 def test_every_row_is_read_where_that_is_cheaper() -> None:
     small = curve(0.1, (0.8, 0.9), (0.9, 0.96), exact_ms=0.5)
     assert effort_of({key(ONE, VECTOR): small}, (ONE,), 10, AIM, whole=True).exact

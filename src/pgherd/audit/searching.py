@@ -241,24 +241,16 @@ class Search:
     def matches(self) -> Iterator[Match]:
         """What was met where it may not be; values that a region's own rows hold too are left out there."""
         for seen, dbname, place, kind, hashes in self._met:
-            for s in self._samples:
-                if kind != "log_values" and s.pinned.allows(seen.node.label):
-                    continue
-                found = (s.lengths.keys() & hashes) - (self._own[seen.region] if kind != "log_values" else set())
+            logged = kind == "log_values"
+            left = hashes if logged else hashes - self._own[seen.region]
+            samples = [s for s in self._samples if logged or not s.pinned.allows(seen.node.label)]
+            # A value that several shards have is counted for the one that most of the others are of.
+            for s in sorted(samples, key=lambda s: len(s.lengths.keys() & left), reverse=True):
+                found = s.lengths.keys() & left
+                left = left - found
                 if found:
-                    proof = s.is_proof(found)
-                    yield Match(
-                        s.pinned,
-                        s.column,
-                        seen.name,
-                        seen.region,
-                        dbname,
-                        place,
-                        kind,
-                        len(found),
-                        proof,
-                        len(s.lengths),
-                    )
+                    at = (seen.name, seen.region, dbname, place, kind)
+                    yield Match(s.pinned, s.column, *at, len(found), s.is_proof(found), len(s.lengths))
 
     def shared(self) -> Iterator[Looked]:
         """How many values of the samples prove nothing in a region."""

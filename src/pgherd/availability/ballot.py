@@ -89,9 +89,10 @@ class Ballot(threading.Thread):
         votes = [e.key for e in self._store.under(prefix)]
         voters = {n.machine for n in (*self._spec.nodes, *self._spec.peers) if n.group == group}
         voters |= set(self._spec.witnesses.get(group, ())) | {self._spec.name}
+        sync = keys.sync(self._store, group)
         peer = Peer(
             strict=group in self._spec.strict,
-            heirs=keys.heirs(self._store, group, name),
+            heirs=len(keys.heirs(sync, name)),
             silent_s=pulse_of.silent_s,
             probes=pulse_of.probes,
             voters=len(voters - {pulse_of.node.machine}),
@@ -106,12 +107,13 @@ class Ballot(threading.Thread):
             self._store.put(mine, "gone", lease=lease)
         elif action is PeerAction.WITHDRAW:
             self._withdraw(group, name)
-        elif action is PeerAction.DROP and self._store.delete_if(entry, votes):
-            self._dropped[name] = time.monotonic()
+        elif action is PeerAction.DROP:
             who = ", ".join(sorted(v.removeprefix(prefix) for v in votes))
-            log.info("group %s: dropped the leader key of %s; gone for %s", group, name, who)
-            keys.record(self._store, group, name, f"machine gone, agreed by {who}", self._spec.name)
-            self._leaders[group] = None
+            why = f"machine gone, agreed by {who}"
+            if keys.drop_leader(self._store, group, entry, sync, why, self._spec.name, votes):
+                self._dropped[name] = time.monotonic()
+                log.info("group %s: dropped the leader key of %s; gone for %s", group, name, who)
+                self._leaders[group] = None
         return peer.probes > 0
 
     def _withdraw(self, group: str, node: str) -> None:

@@ -21,6 +21,12 @@ GONE_PROBES = 3
 """How many questions in a row it must have left unanswered: a watcher that was itself frozen has asked none."""
 
 
+NOBODY_S = 3.0
+"""How long a primary that was fenced waits for one of its heirs to take over."""
+SUCCESSOR_S = 15.0
+"""How long it waits for another that has taken over to say that it is a primary, and so can be copied from."""
+
+
 class Life(Enum):
     """A process as the operating system sees it."""
 
@@ -53,19 +59,37 @@ class PeerAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OwnNode:
-    """A node of our own. ``was_up``: its server has run since its Patroni was started; ``clean``: it was shut down.
+    """A node of our own. ``was_up``: its server has run since its Patroni was started.
 
-    ``leads``: the leader key names it; None when etcd doesn't say. ``stopped_s``: how long one of its processes has
-    been stopped; ``silent_s``: how long its server, after having answered, has not.
+    ``clean``: its server was shut down; ``led``: it ended as a primary. ``leads``: the leader key names it; None when
+    etcd doesn't say. ``stopped_s``: how long one of its processes has been stopped; ``silent_s``: how long its server,
+    after having answered, has not.
     """
 
     patroni: Life
     server: Life
     was_up: bool
     clean: bool
+    led: bool
     leads: bool | None
     stopped_s: float
     silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """A node of our own that was fenced ``since_s`` ago, and has not been started again.
+
+    ``led``: it ended as a primary; ``heirs``: who could take over then; ``known``: whether etcd says anything;
+    ``followed``: another has the leader key; ``rewindable``: and is a running primary.
+    """
+
+    led: bool
+    heirs: int
+    known: bool
+    followed: bool
+    rewindable: bool
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +127,28 @@ def on_own(node: OwnNode) -> OwnAction:
         return OwnAction.START if node.patroni is Life.GONE else OwnAction.NOTHING
     if node.patroni is Life.GONE:
         return OwnAction.FENCE
-    crashed = node.was_up and not node.clean
-    # Patroni starts a standby again by itself; a primary must not come back as one before the others had their chance.
-    return OwnAction.FENCE if crashed and node.leads else OwnAction.NOTHING
+    if not node.was_up:
+        return OwnAction.NOTHING  # Patroni is about to start it
+    # A standby is started again by Patroni. A primary must not come back as one before the others had their chance;
+    # nor, demoted, as a standby that shows what it has beyond its successor: it waits until it can be rewound.
+    if node.clean:
+        return OwnAction.FENCE if node.led and node.leads is None else OwnAction.NOTHING
+    return OwnAction.FENCE if node.led or node.leads else OwnAction.NOTHING
+
+
+def may_return(node: Fenced) -> bool:
+    """Whether a node that was fenced may be started.
+
+    A primary holds what nobody was told is there. Patroni rewinds it before it starts, and so before anyone reads that,
+    but only if a successor says by then that it is a primary. Without etcd, Patroni can't start anything.
+    """
+    if not node.led:
+        return True
+    if not node.known:
+        return False
+    if node.followed:
+        return node.rewindable or node.since_s >= SUCCESSOR_S
+    return node.heirs < 1 or node.since_s >= NOBODY_S
 
 
 def on_peer(peer: Peer) -> PeerAction:

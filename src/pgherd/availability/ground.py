@@ -156,7 +156,7 @@ class Ground:
             if s.role is Role.STANDBY and (s.lag_bytes is None or s.lag_bytes > IN_STEP_BYTES):
                 return f"{s.name} is behind"
         try:
-            heirs = keys.heirs(self.store, str(self.group.name), primaries[0].name)
+            heirs = len(keys.heirs(keys.sync(self.store, str(self.group.name)), primaries[0].name))
         except HerdError as error:
             return error.message
         if heirs < min(2, len(found) - 1):

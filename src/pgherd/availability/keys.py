@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,24 +33,41 @@ def primary_runs(store: Store, group: str) -> bool:
     return bool(state.get("role") == "primary" and state.get("state") == "running")
 
 
-def heirs(store: Store, group: str, leader: str) -> int:
-    """How many standbys the sync key names, which hold all that ``leader`` has acknowledged."""
-    entry = store.get(f"{NAMESPACE}{group}/sync")
-    document = json.loads(entry.value) if entry else {}
+def sync(store: Store, group: str) -> Entry | None:
+    """The group's sync key: whose standbys hold all that it has acknowledged, and which they are."""
+    return store.get(f"{NAMESPACE}{group}/sync")
+
+
+def heirs(found: Entry | None, leader: str) -> tuple[str, ...]:
+    """The standbys that a sync key names, if they hold all that ``leader`` has acknowledged."""
+    document = json.loads(found.value) if found else {}
     if document.get("leader") != leader:
-        return 0
-    return len([n for n in (document.get("sync_standby") or "").split(",") if n])
+        return ()
+    return tuple(n for n in (document.get("sync_standby") or "").split(",") if n)
+
+
+def drop_leader(
+    store: Store, group: str, entry: Entry, found: Entry | None, why: str, by: str, votes: Sequence[str] = ()
+) -> bool:
+    """Drop the leader key ``entry``, provided the sync key ``found`` and all ``votes`` still stand; whether it was.
+
+    ``why``, and who did it, is written down for ``pgherd status``. Where there are heirs, the failover key is written
+    as well: it names who is gone, and no candidate, as for a switchover away from it. So Patroni has all heirs race as
+    ever, and nobody else, but they don't ask who is gone how it is (a machine that is cut off would let them wait for
+    two seconds), nor measure themselves by how far it said it was: what they lack of that was not acknowledged. Whoever
+    wins removes the failover key.
+    """
+    said = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "node": entry.value, "why": why, "by": by}
+    put = {f"{OWN}{group}/last": json.dumps(said)}
+    if found is None or not heirs(found, entry.value):
+        return store.delete_if(entry, present=votes, put=put)
+    put[f"{NAMESPACE}{group}/failover"] = json.dumps({"leader": entry.value})
+    return store.delete_if(entry, unchanged=(found,), present=votes, put=put)
 
 
 def votes_prefix(group: str, node: str) -> str:
     """Where those who take ``node`` for gone say so; the rest of the key is the voter's machine."""
     return f"{OWN}{group}/gone/{node}/"
-
-
-def record(store: Store, group: str, node: str, why: str, by: str) -> None:
-    """Write down why a node lost its leader key, for ``pgherd status``."""
-    said = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "node": node, "why": why, "by": by}
-    store.put(f"{OWN}{group}/last", json.dumps(said))
 
 
 def last_failover(store: Store, group: str) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from signal import SIGCONT, SIGTERM
 from ..local.machine import Machine, Program, WatchedNode
 from ..local.processes import Postmaster, Processes, is_alive, is_stopped
 from . import children
-from .decide import Life, OwnNode
+from .decide import Fenced, Life, OwnNode
 from .pulse import Pulse
 
 RESTART_AFTER_S = 0.5
@@ -23,6 +23,8 @@ OFTEN_S = 5.0
 SQL_INTERVAL_S = 0.5
 _SHUT_DOWN = (1, 2)
 """DB_SHUTDOWNED and DB_SHUTDOWNED_IN_RECOVERY. Source: PostgreSQL 18, src/include/catalog/pg_control.h."""
+_PRIMARY = (1, 3, 4, 6)
+"""DB_SHUTDOWNED, DB_SHUTDOWNING, DB_IN_CRASH_RECOVERY, DB_IN_PRODUCTION: what a standby never says."""
 log = logging.getLogger("pgherd.watcher")
 
 
@@ -71,6 +73,10 @@ class Node:
         self.patroni = Kept(known.patroni)
         self.ready = False
         """whether the group is ready for it"""
+        self.fenced: Fenced | None = None
+        """how it was, if it was fenced and not started since"""
+        self.fenced_at = 0.0
+        self.look_again = 0.0
         self._owner = spec.owner
         self._data = Path(known.data)
         self._server = Postmaster(self._data)
@@ -86,6 +92,11 @@ class Node:
         """Whether it holds no rows yet."""
         return not (self._data / "PG_VERSION").exists()
 
+    @property
+    def led(self) -> bool:
+        """Whether its server ended as a primary, or is one now."""
+        return self._state() in _PRIMARY
+
     def look(self, now: float) -> OwnNode:
         """What is to be seen of it; whether it leads, others know."""
         pid = self._server.pid
@@ -98,11 +109,13 @@ class Node:
             self._stopped_since = None
         elif self._stopped_since is None:
             self._stopped_since = now
+        state = self._state() if server is Life.GONE and self._was_up else None
         return OwnNode(
             patroni=patroni,
             server=server,
             was_up=self._was_up,
-            clean=server is Life.GONE and self._was_up and self._shut_down(),
+            clean=state in _SHUT_DOWN,
+            led=state in _PRIMARY,
             leads=None,
             stopped_s=0.0 if self._stopped_since is None else now - self._stopped_since,
             silent_s=self._pulse.silent_s if self._pulse.answered else 0.0,
@@ -110,6 +123,7 @@ class Node:
 
     def start(self, now: float) -> None:
         """Start Patroni."""
+        self.fenced = None
         self.patroni.start(self._owner, now)
 
     def fence(self) -> None:
@@ -120,6 +134,7 @@ class Node:
         self._was_up = False
         self._stopped_since = None
         self._pulse.wanted.clear()
+        self.fenced_at = time.monotonic()
 
     def stop(self) -> None:
         """Ask Patroni, which shuts the server down; without Patroni, the server itself."""
@@ -138,14 +153,14 @@ class Node:
         """Whether anything of it runs."""
         return self.patroni.pid is not None or bool(self.patroni.processes.pids())
 
-    def _shut_down(self) -> bool:
-        """Whether the server's control file says that it was shut down, rather than that it died."""
+    def _state(self) -> int | None:
+        """How the server ended, as its control file says; None without one."""
         try:
             with (self._data / "global" / "pg_control").open("rb") as f:
                 head = f.read(20)
-            return len(head) == 20 and struct.unpack("=QIIi", head)[3] in _SHUT_DOWN
+            return int(struct.unpack("=QIIi", head)[3]) if len(head) == 20 else None
         except OSError:
-            return False
+            return None
 
 
 def _life(pid: int | None) -> Life:

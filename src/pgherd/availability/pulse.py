@@ -1,14 +1,17 @@
-"""Whether a node answers: asked again and again by a thread of its own, over a connection that is kept.
+"""Whether a node answers: asked again and again by a thread of its own.
 
-A frozen server accepts connections and then says nothing, so every step has a limit of its own.
+A frozen server accepts connections and then says nothing, and a machine that is cut off says nothing at all. So nobody
+waits for one question before the next is asked: questions overlap, and an answer to any of them is an answer.
 """
 
 from __future__ import annotations
 
+import math
 import select
+import socket
 import threading
 import time
-from http.client import HTTPConnection, HTTPException
+from typing import Protocol
 
 import psycopg
 from psycopg import pq
@@ -17,14 +20,18 @@ from psycopg.pq.abc import PGconn
 
 from ..local.machine import WatchedNode
 
-PROBE_TIMEOUT_S = 1.0
-_FAILED = (pq.PollingStatus.FAILED, pq.PollingStatus.OK)
+PATIENCE_S = 3.0
+"""How long a question may take to be answered; then it is given up, and another is open long since."""
+_OVER = -1
+"""In the place of a socket: it has failed already."""
+_LIVENESS = b"GET /liveness HTTP/1.0\r\n\r\n"
 
 
 class Pulse(threading.Thread):
-    """Asks one node while ``wanted``. ``silent_s`` and ``probes`` say how long, and how often, it has not answered.
+    """Asks one node while ``wanted``, every ``interval_s``.
 
-    With ``rest``, an answer of Patroni's REST API counts as well.
+    ``silent_s`` and ``probes`` say for how long, and how many questions in a row, it has not answered; a question that
+    was not answered by the time of the next counts. With ``rest``, an answer of Patroni's REST API counts as well.
     """
 
     def __init__(self, node: WatchedNode, user: str, password: str, *, rest: bool, interval_s: float) -> None:
@@ -45,78 +52,165 @@ class Pulse(threading.Thread):
         ).encode()
         self._rest = rest
         self._interval_s = interval_s
-        self._connection: PGconn | None = None
-        self._failing_since = 0.0
+        self._open: list[_Question] = []
+        self._kept: _Sql | None = None
 
     def run(self) -> None:
         """Ask for ever."""
+        failing_since = 0.0
         while True:
             if not self.wanted.is_set():
+                self._give_up(math.inf)
                 self.forget()
                 self.wanted.wait()
             began = time.monotonic()
-            answers = self._sql() or (self._rest and self._http())
+            self._open.append(self._sql(began))
+            # Patroni is asked when the server has not answered at once.
+            answers = self._await(began + (self._interval_s / 4 if self._rest and not self.probes else 0))
+            if self._rest and not answers:
+                self._open.append(_Http(self.node.host, self.node.rest_port, began))
+            answers = answers or self._await(began + self._interval_s)
             now = time.monotonic()
             if answers:
                 self.silent_s, self.probes, self.answered = 0.0, 0, True
             else:
-                self._failing_since = self._failing_since if self.probes else began
-                self.silent_s, self.probes = now - self._failing_since, self.probes + 1
-            time.sleep(max(0.0, (self._interval_s if answers else self._interval_s / 2) - (now - began)))
+                failing_since = failing_since if self.probes else began
+                self.silent_s, self.probes = now - failing_since, self.probes + 1
+            self._give_up(now if answers else now - PATIENCE_S)
+            time.sleep(max(0.0, began + self._interval_s - now))
 
     def forget(self) -> None:
         """Begin anew: it is another server now, or nobody asks."""
         self.silent_s, self.probes, self.answered = 0.0, 0, False
 
-    def _sql(self) -> bool:
-        deadline = time.monotonic() + PROBE_TIMEOUT_S
+    def _sql(self, now: float) -> _Question:
+        """A question over the connection that is kept, or where that has not answered, over a new one."""
+        kept, self._kept = self._kept, None
+        return kept if kept is not None and kept.again(now) else _Sql(self._conninfo, now)
+
+    def _await(self, deadline: float) -> bool:
+        """Wait until anything that was asked is answered; whether it was by ``deadline``."""
+        while True:
+            waiting = select.poll()
+            ready = {_OVER}
+            for question in self._open:
+                if question.socket != _OVER:
+                    waiting.register(question.socket, question.event)
+            ready |= {fd for fd, _ in waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)}
+            if any(self._look(question) for question in [q for q in self._open if q.socket in ready]):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+
+    def _look(self, question: _Question) -> bool:
+        """See how far a question is; whether it was answered."""
+        answered = question.step()
+        if answered is not None:
+            self._open.remove(question)
+            if answered and isinstance(question, _Sql) and question.is_good:
+                self._kept = question
+            else:
+                question.close()
+        return bool(answered)
+
+    def _give_up(self, before: float) -> None:
+        """Close what was asked before a time and is open still."""
+        for question in [q for q in self._open if q.asked < before]:
+            self._open.remove(question)
+            question.close()
+
+
+class _Question(Protocol):
+    """One question under way: :meth:`step` says whether it was answered, None while it may be yet."""
+
+    asked: float
+
+    @property
+    def socket(self) -> int: ...
+    @property
+    def event(self) -> int: ...
+    def step(self) -> bool | None: ...
+    def close(self) -> None: ...
+
+
+class _Sql:
+    """``SELECT 1``, over a connection of its own."""
+
+    def __init__(self, conninfo: bytes, now: float) -> None:
+        self.asked = now
+        self.event = select.POLLOUT
+        self._connection: PGconn = pq.PGconn.connect_start(conninfo)
+        self._connected = self._sent = False
+
+    @property
+    def socket(self) -> int:
+        return _OVER if self._connection.status == pq.ConnStatus.BAD else self._connection.socket
+
+    @property
+    def is_good(self) -> bool:
+        return bool(self._connection.status == pq.ConnStatus.OK)
+
+    def again(self, now: float) -> bool:
+        """Ask once more over the same connection; whether that is possible."""
+        self.asked, self.event, self._sent = now, select.POLLOUT, False
+        if self.is_good:
+            return True
+        self.close()
+        return False
+
+    def step(self) -> bool | None:
         connection = self._connection
-        if connection is None or connection.status != pq.ConnStatus.OK:
-            connection = self._connection = pq.PGconn.connect_start(self._conninfo)
-            if not self._connected(connection, deadline):
-                # A server that refuses a login is alive.
-                refused = b"FATAL:" in connection.error_message
-                connection.finish()
-                self._connection = None
-                return refused
         try:
-            connection.send_query(b"SELECT 1")
-            while connection.is_busy():
-                if not _wait(connection.socket, select.POLLIN, deadline):
-                    raise OSError("no answer")
+            if not self._connected:
+                gone = connection.status == pq.ConnStatus.BAD
+                status = pq.PollingStatus.FAILED if gone else pq.PollingStatus(connection.connect_poll())
+                if status == pq.PollingStatus.FAILED:
+                    return b"FATAL:" in connection.error_message  # a server that refuses a login is alive
+                self.event = select.POLLOUT if status == pq.PollingStatus.WRITING else select.POLLIN
+                self._connected = status == pq.PollingStatus.OK
+                if not self._connected:
+                    return None
+            if not self._sent:
+                connection.send_query(b"SELECT 1")
+                self.event, self._sent = select.POLLIN, True
+            else:
                 connection.consume_input()
+            if connection.is_busy():
+                return None
             while connection.get_result() is not None:
                 pass
         except (OSError, psycopg.Error):
-            connection.finish()
-            self._connection = None
             return False
         return True
 
-    @staticmethod
-    def _connected(connection: PGconn, deadline: float) -> bool:
-        while connection.status != pq.ConnStatus.BAD:
-            status = connection.connect_poll()
-            if status in _FAILED:
-                return status == pq.PollingStatus.OK
-            event = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
-            if not _wait(connection.socket, event, deadline):
-                return False
-        return False
+    def close(self) -> None:
+        self._connection.finish()
 
-    def _http(self) -> bool:
-        connection = HTTPConnection(self.node.host, self.node.rest_port, timeout=PROBE_TIMEOUT_S)
+
+class _Http:
+    """``GET /liveness``; whatever comes back is an answer."""
+
+    def __init__(self, host: str, port: int, now: float) -> None:
+        self.asked = now
+        self.event = select.POLLOUT
+        self._socket = socket.socket()
+        self._socket.setblocking(False)
+        self._socket.connect_ex((host, port))
+
+    @property
+    def socket(self) -> int:
+        return self._socket.fileno()
+
+    def step(self) -> bool | None:
         try:
-            connection.request("GET", "/liveness")
-            connection.getresponse()
-        except (OSError, HTTPException):
+            if self.event == select.POLLOUT:
+                self._socket.send(_LIVENESS)
+                self.event = select.POLLIN
+            return bool(self._socket.recv(1))
+        except BlockingIOError:
+            return None
+        except OSError:
             return False
-        finally:
-            connection.close()
-        return True
 
-
-def _wait(socket: int, event: int, deadline: float) -> bool:
-    poll = select.poll()
-    poll.register(socket, event)
-    return bool(poll.poll(max(0, (deadline - time.monotonic()) * 1000)))
+    def close(self) -> None:
+        self._socket.close()

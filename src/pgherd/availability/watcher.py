@@ -23,12 +23,13 @@ from ..local import machine
 from ..local.machine import Machine
 from . import children, keys
 from .ballot import Ballot
-from .decide import Life, OwnAction, OwnNode, on_own
+from .decide import Fenced, Life, OwnAction, OwnNode, may_return, on_own
 from .node import Kept, Node, measured
 
 TICK_S = 0.1
 DROP_FOR_S = 2.0
 """How long dropping a leader key is tried; then the node is started all the same, and its key runs out by itself."""
+RETURN_TICK_S = 0.3
 SECOND_WATCHER = 3
 URGENT = -10
 """The priority that a watcher, and etcd, take where they may."""
@@ -91,13 +92,16 @@ class Watcher:
                 os.kill(self.etcd.pid, signal.SIGTERM)
 
     def _tend(self, node: Node, now: float) -> None:
+        if node.fenced is not None:
+            if now >= node.look_again and self._may_return(node, node.fenced, now):
+                node.start(time.monotonic())
+            return
         seen = node.look(now)
-        if seen.server is Life.GONE and seen.was_up:
+        if seen.server is Life.GONE and seen.was_up and (seen.clean or not seen.led):
             seen = replace(seen, leads=self._leads(node))
         action = on_own(seen)
         if action is OwnAction.FENCE and (seen.was_up or node.patroni.may_start(now)):
             self._fence(node, seen)
-            node.start(time.monotonic())
         elif action is OwnAction.START and node.patroni.may_start(now):
             node.start(now)
 
@@ -112,19 +116,34 @@ class Watcher:
 
     def _fence(self, node: Node, seen: OwnNode) -> None:
         """Make sure that nothing of the node can write, then let another be elected."""
-        began, name, why = time.monotonic(), node.known.name, _why(seen)
+        began, name, group, why = time.monotonic(), node.known.name, node.known.group, _why(seen)
         node.fence()
-        dropped = False
+        dropped, heirs = False, 0
         while time.monotonic() - began < DROP_FOR_S:
             with suppress(HerdError):
-                entry = keys.leader(self.store, node.known.group)
+                entry = keys.leader(self.store, group)
                 if entry is None or entry.value != name:
                     break
-                if self.store.delete_if(entry):
+                sync = keys.sync(self.store, group)
+                heirs = len(keys.heirs(sync, name))
+                if keys.drop_leader(self.store, group, entry, sync, why, self.spec.name):
                     dropped = True
-                    keys.record(self.store, node.known.group, name, why, self.spec.name)
                     break
         log.info("fenced %s in %s: %s%s", name, measured(began), why, ", dropped its leader key" if dropped else "")
+        node.fenced = Fenced(node.led, heirs, known=False, followed=False, rewindable=False, since_s=0.0)
+
+    def _may_return(self, node: Node, fenced: Fenced, now: float) -> bool:
+        group = node.known.group
+        node.look_again = now + RETURN_TICK_S
+        try:
+            entry = keys.leader(self.store, group) if fenced.led else None
+            followed = entry is not None and entry.value != node.known.name
+            fenced = replace(
+                fenced, known=True, followed=followed, rewindable=followed and keys.primary_runs(self.store, group)
+            )
+        except HerdError:
+            fenced = replace(fenced, known=False)
+        return may_return(replace(fenced, since_s=now - node.fenced_at))
 
     def _make_ready(self, node: Node) -> bool:
         """Whether the group has settings, and this node rows or somebody to copy from."""

@@ -10,6 +10,7 @@ from ..errors import BadInput
 from ..model.names import quote_literal
 from ..model.topology import EngineName, Group, GroupId, Topology
 from ..planning.compile import server_name
+from ..planning.finish import search_function_steps
 from ..planning.join import join_steps, role_names
 from ..planning.plan import Phase, Plan, Step, Traits
 from ..planning.readers import join_reader_steps
@@ -44,6 +45,7 @@ class FleetEngine(ServersEngine):
             result = replace(known, generation=known.generation + 1, groups=groups)
             steps: tuple[Step, ...] = (self.install_catalog(tuple(old)),) if old_catalog else ()
             steps += tuple(self._set_link(tuple(old), g, None) for g in groups if g.name in old and g != old[g.name])
+            steps += tuple(search_function_steps(known)) if old_catalog else ()
             new = tuple(g.name for g in groups if g.name not in old)
             if new:
                 steps += tuple([s async for s in self._join(result, new)])

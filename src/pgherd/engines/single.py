@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..model.topology import EngineName, Group, Topology
+from ..planning.finish import search_function_steps
 from ..planning.plan import Phase, Plan, Step, Traits
 from .servers.engine import ServersEngine
 from .servers.scripts import script
@@ -24,7 +25,9 @@ class SingleEngine(ServersEngine):
         if known.generation and known.groups == groups and not old_catalog:
             return Plan(known.generation)
         result = replace(known, generation=known.generation + 1, groups=groups)
-        steps: tuple[Step, ...] = (self.install_catalog((groups[0].name,)),) if old_catalog else ()
+        steps: tuple[Step, ...] = ()
+        if old_catalog:
+            steps = (self.install_catalog((groups[0].name,)), *search_function_steps(result))
         if not known.generation:
             result = Topology(1, self.name, groups)
             only = (groups[0].name,)

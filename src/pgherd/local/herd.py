@@ -367,6 +367,7 @@ class LocalHerd:
                 self._server(node, herd, installation, user).check_version()
         (self.home / _NODES).mkdir(exist_ok=True)
         replicas.describe(installation, user)
+        replicas.rejoin_etcd(say)
         replicas.start_watchers()
         empty = [
             nodes[0]

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -23,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from ..dcs import NAMESPACE, Store
 from ..errors import LocalServerError, StoreUnavailable
-from ..herdfile import HerdFile, HerdNode, TwoNode, write_atomically
+from ..herdfile import EtcdMember, HerdFile, HerdNode, TwoNode, write_atomically
 from . import machine, patroni, runtime
 from .installation import Installation
 from .layout import ETCD_MEMBERS, NODES
@@ -111,10 +112,38 @@ class Replicas:
             user.give(directory)
             write_atomically(directory / "key", derived(self.password, "tokens"), mode=0o600, owner=user.owner)
 
-    def start_watchers(self) -> None:
+    def rejoin_etcd(self, say: Progress) -> None:
+        """Let a member of etcd whose data is gone join the others again; their watchers are started for it.
+
+        Raises LocalServerError when most members have lost theirs: who held all acknowledged writes is forgotten then.
+        """
+        lost = [m for m in self.herd.etcd if not self._has_data(m)]
+        if self.herd.postgres_version is None or len(lost) in (0, len(self.herd.etcd)):
+            return
+        names = ", ".join(m.name for m in lost)
+        if 2 * len(lost) >= len(self.herd.etcd):
+            raise LocalServerError(
+                f"the data of most members of etcd is gone ({names}): nobody knows who may be primary",
+                hint=f"put machines/*/{machine.ETCD} back from a backup, or pgherd restore a backup into a new home",
+            )
+        for member in lost:
+            directory = self.directory(member.name)
+            if (pid := machine.watcher_pid(directory)) is not None:
+                os.kill(pid, signal.SIGKILL)  # it was told otherwise; its servers go on meanwhile
+            Processes(directory).kill()
+        self.start_watchers(besides=[m.name for m in lost])
+        say(f"etcd: {names} lost its data and joins again")
+        with closing(self._any_machine().store(2.0)) as store:
+            for member in lost:
+                self._await_etcd(partial(store.replace_member, _peer_url(member)), 30)
+
+    def _has_data(self, member: EtcdMember) -> bool:
+        return (self.directory(member.name) / machine.ETCD / "data" / "member").exists()
+
+    def start_watchers(self, besides: Sequence[str] = ()) -> None:
         """Start the watchers that are not running. Raises LocalServerError with the end of a log."""
         started = []
-        for name in self.machines:
+        for name in (m for m in self.machines if m not in besides):
             directory = self.directory(name)
             if (pid := machine.watcher_pid(directory)) is not None:
                 os.kill(pid, signal.SIGCONT)  # perhaps frozen by a drill that was killed
@@ -146,20 +175,24 @@ class Replicas:
     def open_store(self, timeout_s: float = 30) -> None:
         """Wait for etcd, close it to those without the password, and give each group its settings."""
         with closing(self._any_machine().store(2.0)) as store:
-            self._open(store, time.monotonic() + timeout_s)
+            self._await_etcd(lambda: self._open(store), timeout_s)
 
-    def _open(self, store: Store, deadline: float) -> None:
+    def _open(self, store: Store) -> None:
+        store.secure()
+        for name, nodes in self.groups().items():
+            settings = patroni.group_settings(len(nodes), len(self.herd.nodes), self.herd.two_node)
+            text = json.dumps(settings, separators=(",", ":"))
+            key = f"{NAMESPACE}{name}/config"
+            known = store.get(key)
+            if known is None or known.value != text:
+                store.put(key, text)
+
+    def _await_etcd(self, work: Callable[[], None], timeout_s: float) -> None:
+        """Do ``work``, again and again until etcd answers. Raises LocalServerError with the ends of its logs."""
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
-                store.secure()
-                for name, nodes in self.groups().items():
-                    settings = patroni.group_settings(len(nodes), len(self.herd.nodes), self.herd.two_node)
-                    text = json.dumps(settings, separators=(",", ":"))
-                    key = f"{NAMESPACE}{name}/config"
-                    known = store.get(key)
-                    if known is None or known.value != text:
-                        store.put(key, text)
-                return
+                return work()
             except StoreUnavailable as e:
                 if time.monotonic() > deadline:
                     logs = "\n".join(_tail(self._etcd_log(m.name), 5) for m in self.herd.etcd)
@@ -344,7 +377,8 @@ class Replicas:
         if member is None:
             return None
         directory = self.directory(name) / machine.ETCD
-        peers = {m.name: f"http://{m.host}:{m.peer_port}" for m in self.herd.etcd}
+        peers = {m.name: _peer_url(m) for m in self.herd.etcd}
+        others_know = self.herd.postgres_version is not None and any(self._has_data(m) for m in self.herd.etcd)
         client = f"http://{member.host}:{member.client_port}"
         options = {
             "name": name,
@@ -354,6 +388,7 @@ class Replicas:
             "listen-peer-urls": peers[name],
             "initial-advertise-peer-urls": peers[name],
             "initial-cluster": ",".join(f"{n}={url}" for n, url in peers.items()),
+            "initial-cluster-state": "existing" if others_know else "new",  # looked at by a member without data only
             "initial-cluster-token": derived(self.password, "cluster")[:12],
             "auth-token": f"jwt,priv-key={directory / 'key'},sign-method=HS256,ttl=10m",
             "bcrypt-cost": "4",  # the password is random, 160 bits
@@ -382,6 +417,10 @@ class Replicas:
         )
         text = json.dumps(settings, indent=1) + "\n"
         write_atomically(directory / PATRONI_FILE, text, mode=0o600, owner=user.owner)
+
+
+def _peer_url(member: EtcdMember) -> str:
+    return f"http://{member.host}:{member.peer_port}"
 
 
 def _seen(node: HerdNode) -> WatchedNode:

@@ -6,11 +6,13 @@ the directories where root's Python lies (``/root``): that user gets a copy in t
 
 from __future__ import annotations
 
+import compileall
 import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
 import platform
+import py_compile
 import re
 import shutil
 import sys
@@ -24,7 +26,10 @@ from ..errors import LocalServerError
 from .user import ServerUser
 from .wheel import cache_directory
 
+_MADE = "2"
+"""Changes when copies are made in another way."""
 _ROOTS = ("patroni[etcd3,psycopg3]",)
+_FOR_GOOD = py_compile.PycInvalidationMode.UNCHECKED_HASH
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([\w,.-]+)\])?")
 _EXTRA = re.compile(r"""extra == ['"]([\w-]+)['"]""")
 _LEFT_OUT = shutil.ignore_patterns(
@@ -53,7 +58,7 @@ def find(user: ServerUser) -> Runtime:
     if not user.drops:
         return Runtime(Path(sys.executable), etcd)
     packages = {d.metadata["Name"]: d for d in _distributions()}
-    named = "\n".join([sys.version, str(etcd), *sorted(f"{n} {d.version}" for n, d in packages.items())])
+    named = "\n".join([_MADE, sys.version, str(etcd), *sorted(f"{n} {d.version}" for n, d in packages.items())])
     digest = hashlib.sha256(named.encode()).hexdigest()[:12]
     cache = cache_directory()
     root = cache / f"patroni-{importlib.metadata.version('patroni')}-{digest}"
@@ -119,10 +124,14 @@ def _copy(root: Path, etcd: Path, packages: list[importlib.metadata.Distribution
         shutil.copytree(sysconfig.get_path("stdlib"), aside / "lib" / f"python{version}", ignore=_LEFT_OUT)
         for package in packages:
             for file in package.files or ():
-                if ".." not in file.parts and (source := Path(str(file.locate()))).is_file():
+                if ".." not in file.parts and file.suffix != ".pyc" and (source := Path(str(file.locate()))).is_file():
                     target = aside / "site" / file
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(source, target)
+        # Compiled here, for good: whoever runs it may not write, and would compile all of it anew at every start.
+        compileall.compile_dir(
+            aside / "site", quiet=2, stripdir=str(aside), prependdir=str(root), invalidation_mode=_FOR_GOOD
+        )
         for path in aside.rglob("*"):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)

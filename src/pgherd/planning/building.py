@@ -14,6 +14,7 @@ from ..model.schema import Index, Table, TableKind, VectorType
 from ..model.topology import Topology
 from ..model.vectors import quantized
 from .ddl import leaf_index_name
+from .plan import Step
 from .sizes import value_bytes
 
 MIB = 1 << 20
@@ -69,8 +70,9 @@ def resources(machine: Machine, builds: int, needed_bytes: int, configured_bytes
     return Resources(memory, workers)
 
 
-def index_of_step(topology: Topology, target: str) -> tuple[Index, Table, Name] | None:
-    """Which index a ``build_index`` step builds, and on which relation, by the name of what it builds."""
+def index_of_step(topology: Topology, step: Step) -> tuple[Index, Table, Name] | None:
+    """Which index a ``build_index`` or ``build_part`` step builds, and on which relation."""
+    target = step.index.sql if step.index else step.target
     for index in topology.schema.indexes:
         table = topology.table(index.table)
         if table.kind is not TableKind.DISTRIBUTED:

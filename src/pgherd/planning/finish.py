@@ -10,6 +10,14 @@ from .readers import reader_steps
 from .search_function import search_functions
 
 
+def search_function_steps(topology: Topology) -> Iterator[Step]:
+    """The search functions of a herd whose own were made by an older version."""
+    everywhere = tuple(g.name for g in topology.groups)
+    for table in topology.schema.tables:
+        for name, text in search_functions(topology, table):
+            yield Step("search_function", f"pgherd.{name}", everywhere, text)
+
+
 def finish(before: Topology, after: Topology) -> Iterator[Step]:
     """What follows from the new topology as a whole: search functions, privileges and policies of shards, readers."""
     everywhere = tuple(g.name for g in after.groups)

@@ -84,7 +84,8 @@ class _Mover:
             for index in self._after.indexes(table):
                 index_name = ddl.leaf_index_name(index, part.name)
                 sql = ddl.create_index(index, on=part.name, name=index_name)
-                yield self._step("build_part", part.name, self._target, sql)
+                step = self._step("build_part", part.name, self._target, sql)
+                yield replace(step, index=Name(part.name.schema, index_name))
         for _, _, part in self._parts:
             link = quote_literal(server_name(self._move.source))
             sql = f"SELECT pgherd.subscribe({quote_literal(part.name.sql)}, {link})"

@@ -36,7 +36,8 @@ def eligible(groups: tuple[Group, ...], space: Tablespace | None) -> tuple[Group
     if any(all(space.allows(n.label) for n in g.nodes) for g in groups):
         raise PlacementUnsatisfied(
             f"tablespace {space.name!r} wants {space.num_replicas} replicas, more nodes than any group has there",
-            hint=f"groups: {here}. Lower num_replicas, or add standbys to a group",
+            hint=f"groups: {here}. A group keeps the nodes that it was made with: lower num_replicas, or make a herd of"
+            f" larger groups (pgherd up --replicas {space.num_replicas} --home NEW) and load it",
         )
     wanted = ", ".join(map(str, space.blocks))
     raise PlacementUnsatisfied(

@@ -32,7 +32,8 @@ class Step:
     ``kind`` is the sort of change (``create_table`` …), ``target`` what it changes, ``blocks`` who waits for it and how
     long, ``undo`` how it is taken back. ``secret`` keeps the text out of everything that is shown. ``moving`` is set on
     steps that take more than a statement: a shard on its way from the first of the groups to the second. ``apart`` is
-    for one of a phase's commits that is committed at once, by a session of its own, before the others.
+    for one of a phase's commits that is committed at once, by a session of its own, before the others. ``index`` is
+    what a step builds whose target is the shard.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Step:
     secret: bool = False
     moving: Name | None = None
     apart: bool = False
+    index: Name | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The step as ``apply --plan --json`` shows it."""

@@ -1,12 +1,11 @@
 """``pgherd.search_<table>``: the scatter-gather search for people who speak SQL only.
 
-One text for all nodes: it runs its own group's part itself, sends the others' over dblink before it waits for any, and
-merges. Runs with its owner's rights because the links need them, so it checks the caller's rights on the table first.
+One text for all nodes, and one that a move leaves as it is: where shards are at home it asks ``pgherd.home``. It runs
+its own group's part itself, sends the others' over dblink before it waits for any, and merges. Runs with its owner's
+rights because the links need them, so it checks the caller's rights on the table first.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from ..model.names import derived_name, quote_ident, quote_literal
 from ..model.schema import Column, Table
@@ -38,10 +37,9 @@ def _function(topology: Topology, table: Table, column: Column, name: str) -> st
     rows = [(distance, "double precision"), (shard, "text"), (home, "text")]
     rows += [(c.name, c.type) for c in _shown(table)]
     returns = ", ".join(f"{quote_ident(n)} {t}" for n, t in rows)
-    groups, templates = [], []
-    for group, text in _per_group(topology, table, column):
-        groups.append(quote_literal(group))
-        templates.append(quote_literal(text))
+    shards = topology.shards(table)
+    fixed = next((s.home for s in shards if s.relation.sql not in topology.homes), None)
+    home_always = "NULL" if fixed is None else quote_literal(fixed)
     base_type = column.type.partition("(")[0]
     return f"""\
 CREATE OR REPLACE FUNCTION pgherd.{quote_ident(name)}(
@@ -54,17 +52,22 @@ SET ivfflat.iterative_scan = 'relaxed_order'
 SET constraint_exclusion = 'on'
 AS $pgherd$
 DECLARE
-    groups_ text[] := ARRAY[{", ".join(groups)}]::text[];
-    templates_ text[] := ARRAY[{", ".join(templates)}]::text[];
+    shards_ text[] := ARRAY[{", ".join(quote_literal(s.relation.sql) for s in shards)}]::text[];
     columns_ text[] := ARRAY[{", ".join(quote_literal(c.name) for c in table.columns)}]::text[];
+    statement_ text;
+    groups_ text[];
 BEGIN
     IF $1 IS NULL OR $2 IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'the question and the number of rows must not be NULL';
     END IF;
     PERFORM pgherd.check_reader({quote_literal(table.name.sql)});
-    RETURN QUERY EXECUTE pgherd.scatter(
-        groups_, templates_, {quote_literal(returns)},
+    IF cardinality(shards_) = 0 THEN
+        RETURN;
+    END IF;
+    SELECT * INTO statement_, groups_ FROM pgherd.scatter(
+        shards_, {home_always}, {quote_literal(_template(topology, table, column))}, {quote_literal(returns)},
         quote_literal($1::text) || {quote_literal("::" + column.type)}, $2, pgherd.filter_sql($3, columns_));
+    RETURN QUERY EXECUTE statement_;
     PERFORM pgherd.gathered(groups_);
 END
 $pgherd$"""
@@ -75,20 +78,14 @@ def _shown(table: Table) -> tuple[Column, ...]:
     return tuple(c for c in table.columns if not c.vector)
 
 
-def _per_group(topology: Topology, table: Table, column: Column) -> Iterable[tuple[str, str]]:
-    """(group, statement) pairs; in the statement %1$s is the query, %2$s the limit and %3$s the filter."""
+def _template(topology: Topology, table: Table, column: Column) -> str:
+    """The statement for one shard: %1$s is the query, %2$s the limit, %3$s the filter; the rest is the shard's."""
     operator = _escaped(default_metric(column, topology.indexes(table)).operator)
-    columns = "".join(", " + quote_ident(c.name) for c in _shown(table)).replace("%", "%%")
-    by_group: dict[str, list[str]] = {}
-    for shard in topology.shards(table):
-        order = f"{_escaped(quote_ident(column.name))} {operator} %1$s"
-        origin = _escaped(f"{quote_literal(shard.name)}::text, {quote_literal(shard.home)}::text")
-        text = (
-            f"(SELECT ({order})::float8, {origin}{columns}"
-            f" FROM {_escaped(shard.relation.sql)} WHERE %3$s ORDER BY {order} LIMIT %2$s)"
-        )
-        by_group.setdefault(shard.home, []).append(text)
-    return ((g, " UNION ALL ".join(parts)) for g, parts in by_group.items())
+    columns = _escaped("".join(", " + quote_ident(c.name) for c in _shown(table)))
+    order = f"{_escaped(quote_ident(column.name))} {operator} %1$s"
+    return (
+        f"(SELECT ({order})::float8, %4$s::text, %5$s::text{columns} FROM %6$s WHERE %3$s ORDER BY {order} LIMIT %2$s)"
+    )
 
 
 def _escaped(text: str) -> str:

@@ -292,8 +292,9 @@ class _Splitter:
         for part in self._parts:
             for half in part.halves:
                 for index in self.after.indexes(part.table):
-                    sql = ddl.create_index(index, on=half.name, name=ddl.leaf_index_name(index, half.name))
-                    yield self._step("build_part", half.name, sql)
+                    name = ddl.leaf_index_name(index, half.name)
+                    sql = ddl.create_index(index, on=half.name, name=name)
+                    yield replace(self._step("build_part", half.name, sql), index=Name(half.name.schema, name))
                 yield self._step("analyze", half.name, f"ANALYZE {half.name.sql}")
         for _ in range(ROUNDS):
             for part in self._parts:

@@ -37,12 +37,14 @@ ORDER BY i.relname
 @dataclass(frozen=True, slots=True)
 class IndexFacts:
     """One index: ``column`` is the one that it is about, and ``stored`` the type that its entries have, if it is one of
-    pgvector's; ``rows`` and ``dead`` are as PostgreSQL's statistics have them.
+    pgvector's; ``relation`` is its name without its schema; ``rows`` and ``dead`` are as PostgreSQL's statistics have
+    them.
 
     ``changes`` counts the rows of the table ever inserted, updated or deleted, since its statistics were last reset.
     """
 
     name: str
+    relation: str
     column: str | None
     stored: VectorType | None
     metric: Metric | None
@@ -85,6 +87,7 @@ async def index_facts(connection: Connection, shard: Shard) -> list[IndexFacts]:
         found.append(
             IndexFacts(
                 name if schema == "public" else f"{schema}.{name}",
+                name,
                 column,
                 VectorType(kind) if kind in set(VectorType) else None,
                 Metric.COSINE if signs else metric_of_opclass(opclass),

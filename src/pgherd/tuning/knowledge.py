@@ -12,6 +12,8 @@ from ..search.effort import Aim, Effort, usual_effort, with_index
 from .curve import Curve
 from .store import Key, read_calibrations
 
+CLEARLY = 0.8
+"""Of the time of one index, the most that another may take to be preferred."""
 MAX_AGE_S = 300.0
 """After so long a group is asked again, since somebody else may have tuned it."""
 
@@ -56,14 +58,22 @@ class Calibrations:
 def effort_of(curves: dict[Key, Curve], relations: tuple[Name, ...], k: int, aim: Aim, whole: bool) -> Effort:
     """The cheapest index for all these shards, at the effort that the neediest of them needs. Pure.
 
-    One session's settings serve all shards of a group, and what was never measured gets the usual effort.
+    Times are measured, and differ by chance from group to group: an index further back in ``aim.indexes`` is taken only
+    if it is clearly cheaper. One session's settings serve all shards of a group, and what was never measured gets the
+    usual effort.
     """
     known = []
     for stored in aim.indexes:
         found = [curves.get((r.sql, aim.column, aim.metric.value, stored.value)) for r in relations]
         if any(found):
             known.append(_effort_via(found, stored, k, aim, whole))
-    return min(known, key=lambda pair: pair[0])[1] if known else aim.default
+    if not known:
+        return aim.default
+    chosen = known[0]
+    for other in known[1:]:
+        if other[0] < CLEARLY * chosen[0]:
+            chosen = other
+    return chosen[1]
 
 
 def _effort_via(curves: list[Curve | None], stored: VectorType, k: int, aim: Aim, whole: bool) -> tuple[float, Effort]:

@@ -17,7 +17,7 @@ from ..engines.failures import translate
 from ..model.schema import Column, Index, Table, VectorType
 from ..model.topology import Shard
 from ..model.vectors import Metric, served_by
-from ..search.effort import Via
+from ..search.effort import Via, usual_effort
 from ..search.statement import Shape, Statement, statement_of
 from .curve import DEPTHS
 from .indexes import IndexFacts, index_facts
@@ -59,7 +59,8 @@ class Subject:
 
 @dataclass(slots=True)
 class Task:
-    """One shard of a subject: its indexes, the questions, and what was found.
+    """One shard of a subject: its indexes, the questions, and what was found. ``alike``: where several indexes have
+    entries of one type, all of them.
 
     ``truth`` is the distances of the true nearest, a list a question; ``answers`` the same out of each index at each
     effort, with the median milliseconds in ``ms``.
@@ -69,6 +70,7 @@ class Task:
     subject: Subject
     facts: dict[VectorType, IndexFacts]
     rows: int
+    alike: dict[VectorType, list[IndexFacts]] = field(default_factory=dict)
     questions: list[Any] = field(default_factory=list)
     truth: list[list[float]] = field(default_factory=list)
     exact_ms: float = 0.0
@@ -122,13 +124,14 @@ async def tasks_of(engine: Engine, shards: Sequence[Shard], subject: Subject, sa
     for shard in shards:
         async with engine.connection(shard.home) as connection:
             there = [f for f in await index_facts(connection, shard) if f.valid]
-            facts = {f.stored: f for f in reversed(there) if f.stored and f.serves(name, subject.metric, f.stored)}
+            facts = {s: [f for f in there if f.serves(name, subject.metric, s)] for s in subject.stored}
             query = sql.SQL("SELECT count({}) FROM {}")
             done = await connection.execute(query.format(sql.Identifier(name), sql.Identifier(*shard.relation)))
             row = await done.fetchone()
-        if facts and row and row[0]:
-            wanted_facts = {stored: facts[stored] for stored in subject.stored if stored in facts}
-            tasks.append(Task(shard, subject, wanted_facts, int(row[0])))
+        if any(facts.values()) and row and row[0]:
+            first = {stored: found[0] for stored, found in facts.items() if found}
+            alike = {stored: found for stored, found in facts.items() if len(found) > 1}
+            tasks.append(Task(shard, subject, first, int(row[0]), alike))
     total = sum(t.rows for t in tasks)
     rows: list[Any] = []
     for task in tasks:
@@ -138,7 +141,28 @@ async def tasks_of(engine: Engine, shards: Sequence[Shard], subject: Subject, sa
     questions = questions_of(rows, subject.column, subject.metric, sample)
     for task in tasks:
         task.questions = questions
+        if task.alike and questions:
+            async with engine.connection(task.shard.home) as connection:
+                await _choose(connection, task)
     return tasks if questions else []
+
+
+async def _choose(connection: Connection, task: Task) -> None:
+    """Of several indexes with entries of one type, measure the one that PostgreSQL takes: a search can't choose."""
+    subject = task.subject
+    for stored, several in task.alike.items():
+        via = None if stored is subject.own else usual_effort(stored, subject.own, DEPTHS[-1]).via
+        text = b"EXPLAIN (FORMAT json) " + task.statement(DEPTHS[-1], exact=False, via=via).text
+        async with connection.transaction(force_rollback=True):
+            await connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+            done = await connection.execute(text, {"pgherd_q": task.questions[0]})
+            taken = _indexes_of((await done.fetchall())[0][0][0]["Plan"])
+        task.facts[stored] = next((f for f in several if f.relation in taken), several[0])
+
+
+def _indexes_of(plan: dict[str, Any]) -> set[str]:
+    found = {plan["Index Name"]} if "Index Name" in plan else set()
+    return found.union(*(_indexes_of(below) for below in plan.get("Plans", ())))
 
 
 async def find_truth(connection: Connection, task: Task, count: Count) -> None:

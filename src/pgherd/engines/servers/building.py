@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import psycopg
@@ -11,7 +11,7 @@ from psycopg import sql
 from ...model.names import Name
 from ...model.topology import Topology
 from ...planning.building import MIB, Machine, build_memory_bytes, index_of_step, resources
-from ...planning.plan import Step
+from ...planning.plan import Phase, Step
 from ..base import Connection
 
 _FILES = ("/proc/meminfo", "/proc/cpuinfo", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/cpu.max")
@@ -24,26 +24,46 @@ _SETTINGS = (
 
 def builds_on(topology: Topology, group: str, steps: tuple[Step, ...]) -> int:
     """How many of the groups that build at the same time share the machine of ``group``, itself counted."""
-    building = {g for s in steps for g in s.groups}
+    return _sharing(topology, group, {g for s in steps for g in s.groups})
+
+
+def parts_on(topology: Topology, step: Step, phases: Sequence[Phase], jobs: int) -> int:
+    """How many of ``phases``, moves and splits that build ``jobs`` at a time, may build where ``step`` does."""
+    first = (next((b for b in p.builds if b.index), None) for p in phases)
+    targets = [b.groups[0] for b in first if b]
+    return min(jobs, _sharing(topology, step.groups[0], targets))
+
+
+def _sharing(topology: Topology, group: str, building: Collection[str]) -> int:
     host = topology.group(group).primary.host
-    return sum(g.primary.host == host for g in topology.groups if g.name in building)
+    return sum(topology.group(g).primary.host == host for g in building)
 
 
 async def build_index(connection: Connection, step: Step, topology: Topology, builds: int) -> None:
     """Run a ``build_index`` step, in autocommit."""
     # A server that works on for a client that is dead keeps the next one from clearing up.
     await connection.execute("SET client_connection_check_interval = '1s'")
-    await _drop_invalid(connection, step.target)
+
+    async def build() -> None:
+        await _drop_invalid(connection, step.target)
+        await connection.execute(step.sql)
+
+    await with_resources(connection, step, topology, builds, build)
+
+
+async def with_resources(
+    connection: Connection, step: Step, topology: Topology, builds: int, build: Callable[[], Awaitable[None]]
+) -> None:
+    """``build`` what ``step`` builds, as one of ``builds`` builds on its machine; called outside of a transaction."""
     async with _resources(connection, step, topology, builds):
         try:
-            await connection.execute(step.sql)
+            await build()
         except psycopg.errors.DiskFull as error:
             if "shared memory" not in (error.diag.message_primary or ""):
                 raise
             # Parallel builds share memory in /dev/shm, often 64 MB in a container; one process needs none.
             await connection.execute("SET max_parallel_maintenance_workers = 0")
-            await _drop_invalid(connection, step.target)
-            await connection.execute(step.sql)
+            await build()
 
 
 async def _drop_invalid(connection: Connection, index: str) -> None:
@@ -59,7 +79,7 @@ async def _drop_invalid(connection: Connection, index: str) -> None:
 @asynccontextmanager
 async def _resources(connection: Connection, step: Step, topology: Topology, builds: int) -> AsyncIterator[None]:
     """Session settings for one build; back to the server's own afterwards."""
-    found = index_of_step(topology, step.target)
+    found = index_of_step(topology, step)
     needed = 0
     if found is not None:
         index, table, relation = found

@@ -18,11 +18,11 @@ from ...planning.plan import NOBODY, Phase, Plan, Step
 from ..base import Connection, OnStep
 from ..conduct import Conduct, Moved
 from ..failures import talking_to
-from .building import build_index, builds_on
+from .building import build_index, builds_on, parts_on, with_resources
 from .changelock import CHANGE_LOCK, change_lock
 from .moving import catch_up, copy_rows, watched
 from .pools import Pools
-from .store import read_generation, write_topology
+from .store import read_generation, read_topology, write_topology
 from .stream import Bucket
 from .two_phase import TwoPhaseTransaction, settle_leftovers
 
@@ -52,7 +52,7 @@ async def execute(
         return None
     async with change_lock(pools, first_group, long=any(p.move for p in plan.phases)) as connection:
         run = _Run(pools, plan, on_step, conduct or Conduct())
-        parent = plan.parent_generation
+        parent, before = plan.parent_generation, None
         await run.settle(plan.phases[0])
         await settle_moves(pools, _groups(plan.phases[0]))
         try:
@@ -61,13 +61,15 @@ async def execute(
                     await run.settle(phase)
                 with talking_to(first_group):
                     generation = await read_generation(connection)
+                    if not number and phase.move:
+                        before = await read_topology(connection)
                 if generation != parent:
                     raise StalePlan(
                         f"the plan was made for generation {parent}, the herd is at {generation}",
                         hint="make the plan again (run the same command)",
                     )
-                await run.phase(number)
-                parent = phase.result.generation
+                await run.phase(number, before)
+                parent, before = phase.result.generation, phase.result
         finally:
             await run.stop()
     return plan.result
@@ -92,7 +94,7 @@ class _Run:
         """Settle commits that somebody left half done."""
         await settle_leftovers(self._pools, _groups(phase), 0.0, alone=True)
 
-    async def phase(self, number: int) -> None:
+    async def phase(self, number: int, before: Topology | None) -> None:
         """One phase; the builds of the moves right after it begin meanwhile, as many as there are jobs."""
         phase, moved = self._phases[number], self._moved[number]
         ready = self._phases[number : number + max(1, self._conduct.jobs)]
@@ -107,7 +109,7 @@ class _Run:
                 await catch_up(self._pools, step, self._conduct)
         if moved:
             moved.catch_up_s += monotonic() - began
-        transaction, waits_since = await self._ready(phase, moved)
+        transaction, waits_since = await self._ready(phase, moved, before)
         try:
             await transaction.commit()
         except InDoubt:
@@ -147,12 +149,16 @@ class _Run:
             for step in together:
                 if step.moving is None or kind != "catch_up":
                     self._tell([step])
-                    await self._timed(step, self._moved[number])
+                    await self._timed(step, self._phases[number], self._moved[number])
 
-    async def _timed(self, step: Step, moved: Moved | None) -> None:
+    async def _timed(self, step: Step, phase: Phase, moved: Moved | None) -> None:
         began = monotonic()
         if step.moving and moved:
             await copy_rows(self._pools, step, self._bucket, self._conduct, moved)
+        elif step.index:
+            beside = [p for p in self._phases if p.move] if phase.move else [phase]
+            builds = parts_on(phase.result, step, beside, self._conduct.jobs)
+            await _build_part(self._pools, step, phase.result, builds, self._conduct)
         else:
             await _build_all(self._pools, [step], self._conduct)
         if moved and step.kind == "copy_rows":
@@ -160,10 +166,12 @@ class _Run:
         elif moved and step.kind in ("add_key", "build_part"):
             moved.index_s += monotonic() - began
 
-    async def _ready(self, phase: Phase, moved: Moved | None) -> tuple[TwoPhaseTransaction, float]:
+    async def _ready(
+        self, phase: Phase, moved: Moved | None, before: Topology | None
+    ) -> tuple[TwoPhaseTransaction, float]:
         """A transaction in which all of the phase's commits are done, and since when it has kept anybody waiting."""
         if not phase.afters:
-            return await _try(self._pools, phase, self._tell, LOCK_WAIT_S)
+            return await _try(self._pools, phase, self._tell, LOCK_WAIT_S, before)
         told: set[int] = set()
 
         def tell(steps: Sequence[Step]) -> None:
@@ -178,7 +186,7 @@ class _Run:
                 if moved:
                     moved.attempts = attempt
                 wait_s = SWAP_S if attempt <= SWAP_ATTEMPTS // 2 else 2 * SWAP_S
-                return await _try(self._pools, phase, tell, wait_s, limit=True)
+                return await _try(self._pools, phase, tell, wait_s, before, limit=True)
             except HerdBusy:
                 if attempt == SWAP_ATTEMPTS:
                     raise
@@ -194,7 +202,13 @@ class _Run:
 
 
 async def _try(
-    pools: Pools, phase: Phase, tell: Callable[[Sequence[Step]], None], wait_s: float, *, limit: bool = False
+    pools: Pools,
+    phase: Phase,
+    tell: Callable[[Sequence[Step]], None],
+    wait_s: float,
+    before: Topology | None,
+    *,
+    limit: bool = False,
 ) -> tuple[TwoPhaseTransaction, float]:
     """Do a phase's commits, waiting ``wait_s`` for each lock.
 
@@ -215,7 +229,7 @@ async def _try(
             await _all(_run(transaction, step, g, max(left, 0.05)) for g in step.groups)
         rest = phase.commits[held:] if limit else ()
         tell(rest)
-        await _all(_finish(transaction, rest, phase.result, g, g in staying) for g in groups)
+        await _all(_finish(transaction, rest, phase.result, before, g, g in staying) for g in groups)
     except BaseException:
         await transaction.rollback()
         raise
@@ -223,14 +237,19 @@ async def _try(
 
 
 async def _finish(
-    transaction: TwoPhaseTransaction, steps: Sequence[Step], result: Topology, group: str, stays: bool
+    transaction: TwoPhaseTransaction,
+    steps: Sequence[Step],
+    result: Topology,
+    before: Topology | None,
+    group: str,
+    stays: bool,
 ) -> None:
     for step in steps:
         if group in step.groups:
             await _run(transaction, step, group, SWAP_S)
     if stays:
         with talking_to(group, "recording the new generation"):
-            await write_topology(await transaction.on(group), result)
+            await write_topology(await transaction.on(group), result, before)
 
 
 async def _clear_up(pools: Pools, phase: Phase) -> None:
@@ -349,6 +368,16 @@ async def _build(pools: Pools, step: Step, group: str, conduct: Conduct) -> None
         with talking_to(group, f"doing {step.kind} {step.target}"):
             async with watched(pools, step, group, pid, conduct):
                 await _run_build(connection, step, group)
+
+
+async def _build_part(pools: Pools, step: Step, topology: Topology, builds: int, conduct: Conduct) -> None:
+    """An index of a table that nobody uses yet, with the machine's memory and processors."""
+    group = step.groups[0]
+    async with pools.connection(group) as connection:
+        pid = connection.pgconn.backend_pid
+        with talking_to(group, f"doing {step.kind} {step.target}"):
+            async with watched(pools, step, group, pid, conduct):
+                await with_resources(connection, step, topology, builds, lambda: _run_build(connection, step, group))
 
 
 async def _run_build(connection: Connection, step: Step, group: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from psycopg.types.json import Jsonb
 
 from ...model.codec import topology_from_json, topology_to_json
@@ -28,8 +30,29 @@ async def read_topology(connection: Connection) -> Topology | None:
     return topology_from_json(row[0]) if row else None
 
 
-async def write_topology(connection: Connection, topology: Topology) -> None:
-    """Record a topology inside the caller's transaction."""
+_MOVED = """
+INSERT INTO pgherd.topology (generation, document)
+SELECT %(generation)s, document || jsonb_build_object('generation', %(generation)s::bigint,
+    'homes', document -> 'homes' || %(homes)s)
+FROM pgherd.topology WHERE generation = %(parent)s
+"""
+
+
+async def write_topology(connection: Connection, topology: Topology, parent: Topology | None = None) -> None:
+    """Record a topology inside the caller's transaction.
+
+    Where nothing but homes has changed since ``parent``, which the node has, only those are sent: in a herd of a
+    thousand nodes the whole of it is half a megabyte for each of them.
+    """
+    if (
+        parent
+        and parent.homes.keys() == topology.homes.keys()
+        and topology == replace(parent, generation=topology.generation, homes=topology.homes)
+    ):
+        changed = {name: home for name, home in topology.homes.items() if parent.homes[name] != home}
+        given = {"generation": topology.generation, "homes": Jsonb(changed), "parent": parent.generation}
+        if (await connection.execute(_MOVED, given)).rowcount:
+            return
     await connection.execute(
         "INSERT INTO pgherd.topology (generation, document) VALUES (%s, %s)",
         [topology.generation, Jsonb(topology_to_json(topology))],

@@ -1,18 +1,18 @@
 """Which node of a group is its primary now, found out by connecting to it. Nothing stored says so.
 
-The node that was primary last is tried first; if it does not answer at once, all are asked at the same time, and the
-one that is not in recovery is taken. A server says with its greeting whether it is (``in_hot_standby``, PostgreSQL 14),
-so this costs no question. A frozen server accepts connections and then says nothing: nobody waits for it alone.
+The node that was primary last is tried first; if it does not answer at once, all are asked at the same time, each again
+and again, and the first that is not in recovery is taken. A server says with its greeting whether it is
+(``in_hot_standby``, PostgreSQL 14), so this costs no question. A frozen server accepts connections and then says
+nothing: nobody waits for it alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import psycopg
@@ -28,9 +28,7 @@ HEAD_START_S = 0.25
 FIND_TIMEOUT_S = 5.0
 """How long a group may be without a primary before a call is told that it is unavailable."""
 _AGAIN_S = 0.1
-PATIENCE_S, MOST_PATIENCE_S = 0.5, 2.0
-"""How long one look at all nodes may take at first, and at most: a node that is cut off says nothing for ever, while
-another, which has just said that it is a standby, becomes primary."""
+"""How soon a node that refused, or said that it is a standby, is asked again; no node waits for another's answer."""
 _ALIVE = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -90,55 +88,34 @@ class Whereabouts:
         nodes = [self._node(group, node)] if node else self._candidates(group)
         if len(nodes) == 1:
             return await AsyncConnection.connect(**{**self.conninfo_of(nodes[0]), **options})
-        deadline, patience_s = time.monotonic() + FIND_TIMEOUT_S, PATIENCE_S
-        while True:
-            found, failure = await self._ask(group, self._candidates(group), options, patience_s)
-            if found is not None:
-                return found
-            if time.monotonic() > deadline:
-                raise failure
-            patience_s = min(2 * patience_s, MOST_PATIENCE_S)
-            await asyncio.sleep(_AGAIN_S)
-
-    async def _ask(
-        self, group: str, nodes: list[Node], options: dict[str, Any], patience_s: float
-    ) -> tuple[Connection | None, psycopg.OperationalError]:
-        failure = _no_primary(group)
-
-        others = asyncio.Event()
+        others, failures = asyncio.Event(), [_no_primary(group)]
 
         async def ask(node: Node) -> tuple[Node, Connection]:
             if node is not nodes[0]:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(others.wait(), HEAD_START_S)
-            return node, await AsyncConnection.connect(**{**self.conninfo_of(node), **options})
+            while True:
+                try:
+                    connection = await AsyncConnection.connect(**{**self.conninfo_of(node), **options})
+                except psycopg.OperationalError as error:
+                    failures.append(error)
+                else:
+                    if not in_recovery(connection):
+                        return node, connection
+                    await connection.close()
+                others.set()
+                await asyncio.sleep(_AGAIN_S)
 
         asked = [asyncio.ensure_future(ask(n)) for n in nodes]
-        waiting = set(asked)
         taken: Connection | None = None
-        deadline = time.monotonic() + patience_s
         try:
-            while waiting:
-                left_s = max(0.0, deadline - time.monotonic())
-                done, waiting = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                if not done:
-                    break
-                for task in done:
-                    error = task.exception()
-                    if isinstance(error, psycopg.OperationalError):
-                        failure = error
-                    elif error is not None:
-                        raise error
-                    else:
-                        node, connection = task.result()
-                        if not in_recovery(connection):
-                            self._last[group], taken = node, connection
-                            return taken, failure
-                        deadline = min(deadline, time.monotonic() + patience_s / 2)  # the others have had as long
-                others.set()
-            return None, failure
+            done, _ = await asyncio.wait(asked, timeout=FIND_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise failures[-1]
+            self._last[group], taken = done.pop().result()
+            return taken
         finally:
-            for task in waiting:
+            for task in asked:
                 task.cancel()
             for result in await asyncio.gather(*asked, return_exceptions=True):
                 if isinstance(result, tuple) and result[1] is not taken:
@@ -149,66 +126,43 @@ class Whereabouts:
         nodes = [self._node(group, node)] if node else self._candidates(group)
         if len(nodes) == 1:
             return psycopg.Connection.connect(**{**self.conninfo_of(nodes[0]), **options})
-        deadline, patience_s = time.monotonic() + FIND_TIMEOUT_S, PATIENCE_S
-        while True:
-            found, failure = self._ask_now(group, self._candidates(group), options, patience_s)
-            if found is not None:
-                return found
-            if time.monotonic() > deadline:
-                raise failure
-            patience_s = min(2 * patience_s, MOST_PATIENCE_S)
-            time.sleep(_AGAIN_S)
+        others, over, failures = threading.Event(), threading.Event(), [_no_primary(group)]
+        first, found = threading.Lock(), SimpleQueue[tuple[Node, SyncConnection] | BaseException]()
 
-    def _ask_now(
-        self, group: str, nodes: list[Node], options: dict[str, Any], patience_s: float
-    ) -> tuple[SyncConnection | None, psycopg.OperationalError]:
-        failure = _no_primary(group)
-        over = threading.Event()
-        pool = ThreadPoolExecutor(len(nodes), thread_name_prefix="pgherd-connect")
+        def ask(node: Node) -> None:
+            if node is not nodes[0]:
+                others.wait(HEAD_START_S)
+            while not over.is_set():
+                try:
+                    connection = psycopg.Connection.connect(**{**self.conninfo_of(node), **options})
+                except psycopg.OperationalError as error:
+                    failures.append(error)
+                except BaseException as error:  # noqa: BLE001 - raised below, by the thread that asked
+                    found.put(error)
+                    return
+                else:
+                    if not in_recovery(connection) and first.acquire(blocking=False):
+                        found.put((node, connection))
+                        return
+                    connection.close()
+                others.set()
+                over.wait(_AGAIN_S)
 
-        def ask(node: Node) -> SyncConnection | None:
-            connection: SyncConnection = psycopg.Connection.connect(**{**self.conninfo_of(node), **options})
-            if over.is_set() or in_recovery(connection):
-                connection.close()
-                return None
-            return connection
-
-        asked: dict[Future[SyncConnection | None], Node] = {pool.submit(ask, nodes[0]): nodes[0]}
+        for n in nodes:
+            threading.Thread(target=ask, args=(n,), name="pgherd-connect", daemon=True).start()
         try:
-            wait(asked, timeout=HEAD_START_S)
-            first = next(iter(asked))
-            if not (first.done() and first.exception() is None and first.result() is not None):
-                asked |= {pool.submit(ask, n): n for n in nodes[1:]}
-            waiting, deadline = set(asked), time.monotonic() + patience_s
-            while waiting:
-                left_s = max(0.0, deadline - time.monotonic())
-                done, waiting = wait(waiting, timeout=left_s, return_when=FIRST_COMPLETED)
-                if not done:
-                    break
-                for future in done:
-                    error = future.exception()
-                    if isinstance(error, psycopg.OperationalError):
-                        failure = error
-                    elif error is not None:
-                        raise error
-                    elif (connection := future.result()) is not None:
-                        self._last[group] = asked[future]
-                        return connection, failure
-                    else:
-                        deadline = min(deadline, time.monotonic() + patience_s / 2)
-            return None, failure
+            answer = found.get(timeout=FIND_TIMEOUT_S)
+        except Empty:
+            if first.acquire(blocking=False):  # from now on whoever comes is too late
+                raise failures[-1] from None
+            answer = found.get()
         finally:
             over.set()
-            for future, node in asked.items():
-                if node != self._last.get(group):
-                    future.add_done_callback(_close)
-            pool.shutdown(wait=False)
-
-
-def _close(future: Future[SyncConnection | None]) -> None:
-    """Close the connection of an attempt that came second."""
-    if not future.cancelled() and future.exception() is None and (connection := future.result()) is not None:
-        connection.close()
+            others.set()
+        if isinstance(answer, BaseException):
+            raise answer
+        self._last[group], connection = answer
+        return connection
 
 
 def in_recovery(connection: psycopg.BaseConnection[Any]) -> bool:

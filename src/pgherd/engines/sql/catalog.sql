@@ -18,6 +18,39 @@ CREATE TABLE IF NOT EXISTS pgherd.topology (
 );
 GRANT SELECT ON pgherd.topology TO PUBLIC;
 
+-- Where each shard is at home at the highest generation: what search functions ask, so that a move leaves them as they are.
+CREATE TABLE IF NOT EXISTS pgherd.home (
+    relation text PRIMARY KEY,
+    group_name text NOT NULL
+);
+
+CREATE OR REPLACE FUNCTION pgherd.note_homes() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    homes jsonb := coalesce(NEW.document -> 'homes', '{}');
+BEGIN
+    INSERT INTO pgherd.home (relation, group_name)
+    SELECT key, value FROM jsonb_each_text(homes)
+    WHERE NOT EXISTS (SELECT FROM pgherd.home WHERE relation = key AND group_name = value)
+    ON CONFLICT (relation) DO UPDATE SET group_name = excluded.group_name;
+    DELETE FROM pgherd.home WHERE NOT homes ? relation;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER pgherd_homes AFTER INSERT ON pgherd.topology FOR EACH ROW EXECUTE FUNCTION pgherd.note_homes();
+
+-- What a search function asks each group: ``template`` for each of its shards (%1$s the query, %2$s the limit, %3$s the
+-- condition, %4$s the shard's name, %5$s its home, %6$s the table). ``home`` is for tables that have the same home always.
+CREATE OR REPLACE FUNCTION pgherd.search_parts(shards text[], home text, template text, query text, k integer, condition text)
+RETURNS TABLE (group_name text, part text) LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT place, string_agg(format(template, query, k, condition,
+            quote_literal(CASE name[1] WHEN 'public' THEN name[2] ELSE array_to_string(name, '.') END),
+            quote_literal(place), relation), ' UNION ALL ' ORDER BY n)
+    FROM unnest(shards) WITH ORDINALITY s(relation, n) LEFT JOIN pgherd.home h USING (relation),
+        coalesce(h.group_name, home) place, parse_ident(relation) name
+    GROUP BY place ORDER BY min(n)
+$$;
+
 -- Outcome of commits over several groups. Whoever inserts a gid first decides it: the coordinator (commit), in the same
 -- transaction as its own rows, or whoever cleans up after it (abort). The coordinator removes it when all have been told.
 CREATE TABLE IF NOT EXISTS pgherd.decision (

@@ -182,24 +182,29 @@ BEGIN
     END IF;
 END $$;
 
--- Send each other group its part and return the statement that runs our own and gathers all.
-CREATE OR REPLACE FUNCTION pgherd.scatter(groups text[], templates text[], returns text, query text, k integer, condition text)
-RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- Send each other group its part; the statement that runs our own and gathers all, and the groups that were asked.
+DROP FUNCTION IF EXISTS pgherd.scatter(text[], text[], text, text, integer, text);
+
+CREATE OR REPLACE FUNCTION pgherd.scatter(shards text[], home text, template text, returns text, query text, k integer,
+    condition text, OUT statement text, OUT groups text[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    me text := (SELECT group_name FROM pgherd.self);
-    part text;
+    me text := (SELECT s.group_name FROM pgherd.self s);
+    asked record;
     parts text[] := '{}';
 BEGIN
-    FOR i IN 1 .. cardinality(groups) LOOP
-        part := format(templates[i], query, k, condition);
-        IF groups[i] = me THEN
-            parts := parts || part;
+    groups := '{}';
+    FOR asked IN SELECT * FROM pgherd.search_parts(shards, home, template, query, k, condition) LOOP
+        groups := groups || asked.group_name;
+        IF asked.group_name = me THEN
+            parts := parts || asked.part;
         ELSE
-            PERFORM pgherd.send('pgherd_' || groups[i], part);
-            parts := parts || format('SELECT * FROM pgherd.dblink_get_result(%L) AS r(%s)', 'pgherd_' || groups[i], returns);
+            PERFORM pgherd.send('pgherd_' || asked.group_name, asked.part);
+            parts := parts || format('SELECT * FROM pgherd.dblink_get_result(%L) AS r(%s)', 'pgherd_' || asked.group_name,
+                returns);
         END IF;
     END LOOP;
-    RETURN format('SELECT * FROM (%s) gathered ORDER BY 1 LIMIT %s', array_to_string(parts, ' UNION ALL '), k);
+    statement := format('SELECT * FROM (%s) gathered ORDER BY 1 LIMIT %s', array_to_string(parts, ' UNION ALL '), k);
 END $$;
 
 -- Read each link to its end, so that it takes the next statement.

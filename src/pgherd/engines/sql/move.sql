@@ -48,6 +48,38 @@ BEGIN
     WHERE left_at IS NOT NULL;
 END $$;
 
+-- A hash partition's constraint as PostgreSQL makes it, which calls satisfies_hash_partition with no collation. A call that
+-- is written gets the one of its arguments, and then is not the same; two different ones (name's is "C") cancel each other,
+-- and what brings them in is gone as soon as the expression is simplified.
+DO $$
+BEGIN
+    IF to_regtype('pgherd.posix_text') IS NULL THEN
+        CREATE DOMAIN pgherd.posix_text AS text COLLATE "POSIX";
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgherd.hash_constraint(parent regclass, modulus integer, remainder integer, key text[])
+RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('satisfies_hash_partition(%L::oid, %s, %s, %s)', parent::oid, modulus, remainder, string_agg(CASE
+        WHEN attcollation = 0 THEN quote_ident(k)
+        ELSE format('CASE WHEN true THEN %1$I WHEN false THEN NULL::pgherd.posix_text::%2$s ELSE NULL::name::%2$s END',
+            k, format_type(atttypid, NULL)) END, ', ' ORDER BY n))
+    FROM unnest(key) WITH ORDINALITY u(k, n) JOIN pg_attribute ON attrelid = parent AND attname = k
+$$;
+
+-- What the rows of a partition fulfil, all levels above it included, such that PostgreSQL knows it again.
+CREATE OR REPLACE FUNCTION pgherd.partition_condition(partition regclass) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE partstrat WHEN 'h' THEN concat_ws(' AND ', pgherd.partition_condition(inhparent),
+            pgherd.hash_constraint(inhparent, bound[1]::int, bound[2]::int, ARRAY(
+                SELECT attname::text FROM unnest(partattrs::int2[]) WITH ORDINALITY u(k, n)
+                JOIN pg_attribute ON attrelid = inhparent AND attnum = k ORDER BY n)))
+        ELSE '(' || pg_get_partition_constraintdef(partition) || ')' END
+    FROM pg_inherits JOIN pg_partitioned_table ON partrelid = inhparent JOIN pg_class c ON c.oid = inhrelid,
+        regexp_match(pg_get_expr(c.relpartbound, c.oid), '(\d+)\D+(\d+)') bound
+    WHERE inhrelid = partition
+$$;
+
 -- Target: the foreign partition steps aside, still attached, and an empty table takes its name. The check repeats the
 -- partition's constraint, so that attaching the table later needs no look at its rows.
 CREATE OR REPLACE FUNCTION pgherd.begin_incoming(shard text, parent text) RETURNS void
@@ -58,7 +90,7 @@ BEGIN
     EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE)',
         shard, parent);
     EXECUTE format('ALTER TABLE %s ADD CONSTRAINT pgherd_move CHECK (%s)', shard,
-        pg_get_partition_constraintdef(pgherd.aside(shard)));
+        pgherd.partition_condition(pgherd.aside(shard)));
     EXECUTE format('CREATE TRIGGER pgherd_incoming BEFORE INSERT OR UPDATE OR DELETE ON %s'
         ' FOR EACH STATEMENT EXECUTE FUNCTION pgherd.refuse_incoming()', shard);
 END $$;

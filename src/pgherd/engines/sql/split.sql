@@ -11,25 +11,6 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO pgherd.moving (shard, incoming, halves) VALUES (shard, false, halves)
 $$;
 
-DO $$
-BEGIN
-    IF to_regtype('pgherd.posix_text') IS NULL THEN
-        CREATE DOMAIN pgherd.posix_text AS text COLLATE "POSIX";
-    END IF;
-END $$;
-
--- A hash partition's constraint as PostgreSQL makes it, which calls satisfies_hash_partition with no collation. A call that
--- is written gets the one of its arguments, and then is not the same; two different ones (name's is "C") cancel each other,
--- and what brings them in is gone as soon as the expression is simplified.
-CREATE OR REPLACE FUNCTION pgherd.hash_constraint(parent regclass, modulus integer, remainder integer, key text[])
-RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('satisfies_hash_partition(%L::oid, %s, %s, %s)', parent::oid, modulus, remainder, string_agg(CASE
-        WHEN attcollation = 0 THEN quote_ident(k)
-        ELSE format('CASE WHEN true THEN %1$I WHEN false THEN NULL::pgherd.posix_text::%2$s ELSE NULL::name::%2$s END',
-            k, format_type(atttypid, NULL)) END, ', ' ORDER BY n))
-    FROM unnest(key) WITH ORDINALITY u(k, n) JOIN pg_attribute ON attrelid = parent AND attname = k
-$$;
-
 -- An empty table for a half. The check repeats the constraint of the partition that it will be (its parent's, and the hash),
 -- so that attaching the table needs no look at its rows.
 CREATE OR REPLACE FUNCTION pgherd.make_half(half text, parent text, modulus integer, remainder integer, key text[])
@@ -38,7 +19,7 @@ BEGIN
     EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE)',
         half, parent);
     EXECUTE format('ALTER TABLE %s ADD CONSTRAINT pgherd_move CHECK (%s)', half, concat_ws(' AND ',
-        '(' || pg_get_partition_constraintdef(parent::regclass) || ')',
+        pgherd.partition_condition(parent::regclass),
         pgherd.hash_constraint(parent, modulus, remainder, key)));
 END $$;
 

@@ -31,6 +31,7 @@ __all__ = [
     "NoSuchHerd",
     "PlacementUnsatisfied",
     "QueryRefused",
+    "ReportAltered",
     "ResidencyRefused",
     "ServerRefused",
     "StalePlan",
@@ -264,6 +265,13 @@ class ResidencyRefused(HerdError):
     """Rows would leave the regions where they must stay: nothing was done; the message names the table."""
 
     code = "residency"
+    exit_status = ExitStatus.REFUSED
+
+
+class ReportAltered(HerdError):
+    """A report of an audit is not signed, not with this key, or was changed since: trust nothing in it."""
+
+    code = "report_altered"
     exit_status = ExitStatus.REFUSED
 
 

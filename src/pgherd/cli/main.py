@@ -8,7 +8,22 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import ExitStatus, HerdError
-from . import advise, availability, backup, certificates, demo, drill, index, llm, nodes, rows, schema, servers, split
+from . import (
+    advise,
+    audit,
+    availability,
+    backup,
+    certificates,
+    demo,
+    drill,
+    index,
+    llm,
+    nodes,
+    rows,
+    schema,
+    servers,
+    split,
+)
 from .output import err, report, report_usage
 
 app = typer.Typer(
@@ -34,6 +49,7 @@ for module in (
     backup,
     drill,
     llm,
+    audit,
     advise,
     demo,
 ):

@@ -39,8 +39,10 @@ from .server import LocalServer, PortTaken, os_hint, port_is_free
 from .user import ServerUser, server_user
 
 _READER_FILE = rf"\.?reader-.+\.{_PASSFILE}"  # llm/reader.py writes them
+_AUDIT_FILE = r"audit\.(?:key|pub)\Z|\.audit\.(?:key|pub)\."  # audit/signing.py does
 _OWN = re.compile(
     rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
+    rf"|{_AUDIT_FILE}"
     r"|ca\.(key|crt)\Z|\.ca\.(key|crt)\."  # local/certificates.py
 )
 _PORT_ATTEMPTS = 5
@@ -190,7 +192,7 @@ class LocalHerd:
 
     def log(self, name: str) -> Path:
         """A server's log file."""
-        return self._directory(name) / "server.log"
+        return log_of(self._directory(name) / "data")
 
     def password(self) -> str:
         """The password of the herd's user, which servers need to reach each other. Raises LocalServerError if lost."""
@@ -531,6 +533,11 @@ class LocalHerd:
                 f"{node.name} runs on port {node.port} but cannot be used: {str(e).strip()}",
                 hint=f"see {self.log(node.name)}; the password is the one in {self.home / _PASSFILE}",
             ) from e
+
+
+def log_of(data: Path) -> Path:
+    """The log file of the server whose data directory is ``data``."""
+    return data.parent / "server.log"
 
 
 @contextmanager

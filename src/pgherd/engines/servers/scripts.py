@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
@@ -11,6 +12,12 @@ from importlib.resources import files
 def script(name: str) -> str:
     """The text of ``engines/sql/<name>.sql``."""
     return files("pgherd.engines").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+
+
+def all_scripts() -> Iterator[str]:
+    """The texts of all scripts that any engine may have run."""
+    found = files("pgherd.engines").joinpath("sql").iterdir()
+    return (script(f.name.removesuffix(".sql")) for f in found if f.name.endswith(".sql"))
 
 
 def digest(names: tuple[str, ...]) -> str:

@@ -1,0 +1,2 @@
+-- moves under way
+SELECT shard, incoming, pgherd.move_name(shard)::text AS name FROM pgherd.moving

@@ -38,7 +38,7 @@ from .search.hedging import Reads, nodes_for
 from .search.hits import Hits
 from .search.hybrid import hybrid_request_of
 from .search.narrowing import Narrowing
-from .search.request import Page, Request, request_of, vector_column
+from .search.request import Forms, Page, Request, request_of, vector_column
 from .search.scatter import scatter
 from .search.words import words_of
 from .tuning.calibrate import SAMPLE, tune
@@ -271,7 +271,7 @@ class AsyncHerd:
         if found is None or found.topology is not topology:
             table = topology.table(name)
             router = Router(topology.shards(table), {c.name: c.type for c in table.columns})
-            found = self._known[name] = _Known(topology, table, topology.indexes(table), router)
+            found = self._known[name] = _Known(topology, table, topology.indexes(table), router, {})
         return found
 
     def embedder(self, table: Table, column: Column) -> Embedder:
@@ -298,6 +298,7 @@ class _Known(NamedTuple):
     table: Table
     indexes: tuple[Index, ...]
     router: Router
+    forms: Forms
 
 
 class AsyncTable:
@@ -534,6 +535,7 @@ class AsyncTable:
         table, indexes, router = known.table, known.indexes, known.router
         target = vector_column(table, column)
         options["knowledge"], options["narrowing"] = self._herd._calibrations, self._herd._narrowing
+        options["forms"] = known.forms
         if words is not None:
             return router, hybrid_request_of(table, indexes, router, vector, words, k=k, column=target, **options)
         for name in ("text_column", "text_config"):

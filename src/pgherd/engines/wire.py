@@ -52,12 +52,14 @@ def encode(array: NDArray[np.float32], kind: VectorType) -> list[bytes]:
     if kind is VectorType.HALFVEC:
         check_half(array)
     head, wire = vector_head(dim, kind)
+    made = HalfvecBytes if kind is VectorType.HALFVEC else VectorBytes
+    if n == 1:
+        return [made(head + array.astype(wire).tobytes())]
     width = len(head) + dim * np.dtype(wire).itemsize
     whole = np.empty((n, width), np.uint8)
     whole[:, : len(head)] = np.frombuffer(head, np.uint8)
     whole[:, len(head) :].view(wire)[:] = array
     data = whole.tobytes()
-    made = HalfvecBytes if kind is VectorType.HALFVEC else VectorBytes
     return [made(data[i : i + width]) for i in range(0, n * width, width)]
 
 

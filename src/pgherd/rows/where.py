@@ -51,11 +51,15 @@ class Condition:
 
     def shards(self, router: Router) -> list[Shard]:
         """The shards that may hold matching rows."""
-        return router.prune(self.equal)
+        return router.prune(self.equal) if self.equal else list(router.shards)
 
     def settled(self, router: Router) -> bool:
         """Whether where a row lives says all that the condition asks; its shards can be read without it."""
         return self.trivial or (self.complete and router.implies(self.equal))
+
+
+ANYTHING = Condition()
+"""Asks nothing."""
 
 
 class _Term(NamedTuple):
@@ -105,7 +109,7 @@ def condition_of(
     column, a parameter without a value, or anything but one expression.
     """
     if where is None:
-        return Condition()
+        return ANYTHING
     if isinstance(where, Mapping):
         if parameters:
             raise BadInput("params belong to a condition in SQL", hint="put the values into the dict itself")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .request import Page, Request
+
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,21 @@ class Hits(list[Hit]):
         }
 
 
-def merge(lists: Sequence[Sequence[Hit]], k: int, max_distance: float | None = None) -> list[Hit]:
-    """The k nearest of lists that are each in order of distance; ties keep the order of the lists."""
-    merged = heapq.merge(*lists, key=lambda h: h.distance)
-    found: list[Hit] = []
-    for hit in merged:
-        if len(found) == k or (max_distance is not None and hit.distance > max_distance):
-            break
-        found.append(hit)
-    return found
+def merge(lists: Sequence[Sequence[Row]], k: int, max_distance: float | None = None) -> list[tuple[Row, int]]:
+    """The k nearest rows of several lists in any order, each with the number of its list; ties keep the lists' order.
+
+    A row begins with its distance. NaN is no distance: a vector of zeros is at no cosine distance from anything.
+    """
+    near = [(row, number) for number, rows in enumerate(lists) for row in rows if row[0] == row[0]]
+    near.sort(key=_distance)
+    if max_distance is not None:
+        near = [pair for pair in near if pair[0][0] <= max_distance]
+    return near[:k]
+
+
+def _distance(pair: tuple[Row, int]) -> float:
+    distance: float = pair[0][0]
+    return distance
 
 
 def next_page(request: Request, hits: Sequence[Hit]) -> Page | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import isfinite
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +60,23 @@ class Request:
     """where it may be answered; None: by the primaries"""
 
 
+class Form(NamedTuple):
+    """All of a request that does not depend on its question and its condition's values, checked."""
+
+    shape: Shape
+    columns: tuple[str, ...]
+    distance: Metric
+    exact: bool
+    max_distance: float | None
+    effort: Effort
+    aim: Aim
+
+
+Forms = dict[tuple[Any, ...], Form]
+"""The forms of a table's requests, worked out once a topology: an application asks the same way again and again."""
+MAX_FORMS = 1024
+
+
 def request_of(
     table: Table,
     indexes: tuple[Index, ...],
@@ -79,8 +97,55 @@ def request_of(
     knowledge: Knowledge | None = None,
     narrowing: Narrowing | None = None,
     reads: Reads | None = None,
+    forms: Forms | None = None,
 ) -> Request:
-    """Check a search against ``table``. Raises BadInput, DimensionMismatch."""
+    """Check a search against ``table``; ``forms`` keeps what was found. Raises BadInput, DimensionMismatch."""
+    condition = condition_of(where, params, table)
+    text = "" if condition.settled(router) else condition.text
+    wanted = columns if columns is None else tuple(columns)
+    if metric is not None and not isinstance(metric, str):
+        raise BadInput(f"{metric!r} is not a distance", hint="one of: " + ", ".join(Metric))
+    options = (k, wanted, min_similarity, after is not None, exact, metric, ef_search, recall)
+    key = (column.name, text, *map(type, options), *options)
+    forms = {} if forms is None else forms
+    form = forms.get(key)
+    if form is None:
+        form = _form(table, indexes, column, text, *options)
+        if len(forms) >= MAX_FORMS:
+            forms.clear()
+        forms[key] = form
+    return Request(
+        table,
+        form.shape,
+        _bindable(vector, column, form.distance),
+        k,
+        condition,
+        form.columns,
+        form.exact,
+        form.max_distance,
+        after,
+        form.effort,
+        form.aim if knowledge is not None and ef_search is None else None,
+        knowledge,
+        narrowing=narrowing,
+        reads=reads,
+    )
+
+
+def _form(
+    table: Table,
+    indexes: tuple[Index, ...],
+    column: Column,
+    condition: str,
+    k: int,
+    columns: tuple[str, ...] | None,
+    min_similarity: float | None,
+    paging: bool,
+    exact: bool,
+    metric: str | None,
+    ef_search: int | None,
+    recall: float | None,
+) -> Form:
     if not isinstance(k, int) or not 1 <= k <= MAX_K:
         raise BadInput(f"k is {k!r}", hint=f"ask for 1 to {MAX_K} rows; page with after= for more")
     if ef_search is not None and not 1 <= ef_search <= 1000:
@@ -91,10 +156,8 @@ def request_of(
     except ValueError as error:
         raise BadInput(f"{metric!r} is not a distance", hint="one of: " + ", ".join(Metric)) from error
     check_metric(distance, column)
-    if after is not None and not table.primary_key:
+    if paging and not table.primary_key:
         raise BadInput(f"paging needs a primary key, and {table.name} has none", hint="ask for a larger k")
-    dim = column.vector[1] if column.vector else None
-    condition = condition_of(where, params, table)
     wanted = _wanted(columns, table)
     shape = Shape(
         table.name.name,
@@ -102,36 +165,26 @@ def request_of(
         column.type,
         not column.not_null,
         distance.operator,
-        "" if condition.settled(router) else condition.text,
+        condition,
         typed(table, wanted),
         typed(table, table.primary_key),
         k,
-        after is not None,
+        paging,
     )
     assert column.vector is not None
-    own = column.vector[0]
+    own, dim = column.vector
     kinds = _kinds(indexes, column, distance)
     effort = usual_effort(kinds[0] if kinds else own, own, k)
     if ef_search is not None:
         effort = with_index(effort._replace(ef_search=ef_search), kinds[0] if kinds else own, own, k)
-    aim = None
-    if knowledge is not None and ef_search is None:
-        aim = Aim(column.name, distance, recall or DEFAULT_RECALL, recall is not None, own, kinds, effort)
-    return Request(
-        table,
+    return Form(
         shape,
-        _bindable(vector, column, distance),
-        k,
-        condition,
         wanted,
+        distance,
         exact or recall == 1 or not kinds,
         None if min_similarity is None else distance.max_distance(min_similarity, dim),
-        after,
         effort,
-        aim,
-        knowledge,
-        narrowing=narrowing,
-        reads=reads,
+        Aim(column.name, distance, recall or DEFAULT_RECALL, recall is not None, own, kinds, effort),
     )
 
 
@@ -189,14 +242,18 @@ def _bindable(vector: Any, column: Column, metric: Metric) -> Any:
         array = np.asarray(vector, np.float32)
     except (TypeError, ValueError) as error:
         raise BadInput("the question is not a vector", hint="give a list of numbers, or a text") from error
-    if array.ndim != 1 or not np.isfinite(array).all():
+    if array.ndim != 1:
+        raise BadInput("the question is not one vector", hint="give a list of numbers, or a text")
+    with np.errstate(all="ignore"):
+        square = float(array @ array)  # one pass over the vector: it says nearly always that all is well
+    if not isfinite(square) and not np.isfinite(array).all():
         raise BadInput("the question is not one vector of finite numbers", hint="check the embedding model's output")
     if dim is not None and len(array) != dim:
         raise DimensionMismatch(
             f"the question has {len(array)} dimensions, column {column.name!r} {dim}",
             hint="embed the question with the model that filled the column",
         )
-    if metric is Metric.COSINE and not array.any():
+    if metric is Metric.COSINE and square == 0 and not array.any():
         raise BadInput("the question is all zeros, which has no cosine distance to anything", hint="use another metric")
     return encode(array[None, :], kind)[0]
 

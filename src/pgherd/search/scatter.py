@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 from ..engines.asking import Question, wait_for, wait_for_async
@@ -22,8 +21,8 @@ from ..model.topology import Shard
 from ..routing.route import Router
 from .effort import Effort
 from .hedging import Asked, answers, connect, nodes_for
-from .hits import GroupTiming, Hit, Hits, merge, next_page
-from .hybrid import fuse, hits_of, hybrid_statement_of
+from .hits import GroupTiming, Hit, Hits, Row, merge, next_page
+from .hybrid import NEAR, fuse, hits_of, hybrid_statement_of
 from .narrowing import Matching, estimate_statement, estimated_rows, under_condition
 from .request import Request, parameters_of
 from .statement import Statement, own_type, statement_of
@@ -34,8 +33,8 @@ class _Part(Asked):
     """What one group is asked and has answered."""
 
     shards: list[Shard]
-    hits: list[Hit] = field(default_factory=list)
-    matching: list[Hit] = field(default_factory=list)
+    rows: Sequence[Row] = ()
+    """what it gave: distance, number of the shard, columns, key; of a hybrid search, see ``hits_of``"""
     ms: float = 0.0
     missing: bool = False
     effort: Effort = field(default_factory=lambda: Effort(0))
@@ -67,7 +66,7 @@ async def scatter(source: Engine | Immediate, router: Router, request: Request, 
             except GroupUnavailable:
                 _miss(part, partial)
         await _ask(source, connections, request, parts, partial=partial)
-        short = [p for p in parts if not p.missing and not p.effort.exact and len(p.hits) < request.k]
+        short = [p for p in parts if not p.missing and not p.effort.exact and _near(request, p) < request.k]
         if short:
             # An index scan gives up after hnsw.max_scan_tuples, and misses rows no edge leads to; what it did not
             # find may still match. Few rows match then, so looking at all of them is cheap.
@@ -75,12 +74,32 @@ async def scatter(source: Engine | Immediate, router: Router, request: Request, 
                 part.effort = part.effort._replace(exact=True)
                 _learn(request, part, Matching(0, 1))
             await _ask(source, connections, request, short, partial=partial)
-    if request.words is not None:
-        best = fuse([(p.hits, p.matching) for p in parts], request.k, request.words.k)
-    else:
-        best = merge([p.hits for p in parts], request.k, request.max_distance)
+    best = _best(request, parts)
     timings = [GroupTiming(p.home, p.ms, p.node) for p in parts]
     return Hits(best, timings, [p.home for p in parts if p.missing], next_page(request, best))
+
+
+def _near(request: Request, part: _Part) -> int:
+    """How many rows a part gave for their distance."""
+    if request.words is None:
+        return len(part.rows) - sum(int(row[0] != row[0]) for row in part.rows)
+    return len(_lists(request, part)[NEAR])
+
+
+def _best(request: Request, parts: Sequence[_Part]) -> list[Hit]:
+    columns = request.columns
+    if request.words is not None:
+        return fuse([_lists(request, p) for p in parts], request.k, request.words.k)
+    width = 2 + len(columns)
+    return [
+        Hit(row[0], dict(zip(columns, row[2:width], strict=True)), part.shards[row[1]].name, part.home, row[width:])
+        for row, number in merge([p.rows for p in parts], request.k, request.max_distance)
+        for part in (parts[number],)
+    ]
+
+
+def _lists(request: Request, part: _Part) -> tuple[list[Hit], list[Hit]]:
+    return hits_of(part.rows, request.columns, [s.name for s in part.shards], part.home)
 
 
 def _parts(router: Router, request: Request) -> list[_Part]:
@@ -97,7 +116,7 @@ def _miss(part: _Part, partial: bool) -> None:
     """Inside an except block: go on without a group, or don't."""
     if not partial:
         raise
-    part.missing, part.hits, part.matching = True, [], []
+    part.missing, part.rows = True, ()
 
 
 async def _wait(source: Engine | Immediate, questions: Sequence[Question]) -> None:
@@ -191,18 +210,7 @@ def _take(request: Request, part: _Part) -> None:
     part.ms += question.ms
     if question.error is not None:
         raise translate(question.error, part.home, f"searching {request.table.name}") from question.error
-    width = 2 + len(request.columns)
-    columns, home, shards = request.columns, part.home, part.shards
-    if request.words is not None:
-        part.hits, part.matching = hits_of(question.rows, columns, [s.name for s in shards], home)
-        return
-    part.hits = [
-        Hit(row[0], dict(zip(columns, row[2:width], strict=True)), shards[row[1]].name, home, row[width:])
-        for row in question.rows
-        if row[0] == row[0]  # not NaN: a vector of zeros is at no cosine distance from anything
-    ]
-    # An index orders by what it stores (normalised, rounded), and a scan that goes on by how far it has come.
-    part.hits.sort(key=attrgetter("distance"))
+    part.rows = question.rows
 
 
 async def _effort(connection: Any, part: _Part, request: Request, whole: bool) -> Effort:

@@ -6,25 +6,31 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from .embedding.base import Embedder, model_from_spec
+from .embedding.regional import RegionalModels, is_here
 from .engines.base import Connection, Engine, OnStep
 from .engines.conduct import Conduct
 from .engines.failures import is_connection_loss, talking_to
+from .engines.guard import unguarded_notes
+from .engines.modellog import ModelLog
 from .engines.open import open_dsn, open_home
 from .engines.reading import Read, Reading, reading_of
 from .engines.standbys import Standbys
 from .errors import BadInput, GroupUnavailable, HerdError, InDoubt, ServerRefused, StaleTopology, UnknownName
-from .herdfile import default_home
+from .herdfile import Endpoint, default_home, read
 from .model.names import Name
-from .model.schema import Column, Index, Schema, Table, TableKind
+from .model.schema import Column, Index, Schema, Table, TableKind, tablespaces_of
 from .model.topology import Shard, Topology
 from .patience import PATIENCE_S, patiently
 from .planning.plan import Plan
@@ -60,19 +66,28 @@ async def connect_async(
     *,
     home: str | Path | None = None,
     embedder: Embedder | str | None = None,
+    endpoints: Mapping[str, str] | None = None,
     patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[AsyncHerd]:
     """Open a herd: by the DSN of any one of its servers, or by its home (``PGHERD_HOME`` if left out).
 
     ``embedder`` turns texts into vectors wherever the schema names no model; an :class:`Embedder` or a spec like
-    ``wordllama``. While a group with standbys changes its primary, calls that may be repeated are, for up to
-    ``patience_s``. Raises NoSuchHerd, GroupUnavailable, BadInput.
+    ``wordllama``. ``endpoints`` maps regions to the base URLs of endpoints there, to which alone texts of pinned
+    rows are sent; those of the home's herd.toml if left out. While a group with standbys changes its primary, calls
+    that may be repeated are, for up to ``patience_s``. Raises NoSuchHerd, GroupUnavailable, BadInput.
     """
-    engine = await (open_dsn(dsn) if dsn else open_home(Path(home) if home else default_home()))
-    herd = AsyncHerd(engine, embedder, patience_s)
+    where = None if dsn else Path(home) if home else default_home()
+    engine = await (open_dsn(dsn) if dsn else open_home(where or default_home()))
+    if endpoints is not None:
+        regional = {region: Endpoint(url) for region, url in endpoints.items()}
+    else:
+        regional = dict(read(where).embedding) if where else {}
+    log = ModelLog(engine)
+    herd = AsyncHerd(engine, embedder, patience_s, RegionalModels(regional, log.note))
     try:
         yield herd
     finally:
+        log.close()
         await herd._standbys.close()
         await engine.close()
 
@@ -88,8 +103,15 @@ async def _written(connection: Connection, table: Name) -> Any:
 class AsyncHerd:
     """One Postgres out of many. Made by :func:`connect_async`."""
 
-    def __init__(self, engine: Engine, embedder: Embedder | str | None = None, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        embedder: Embedder | str | None = None,
+        patience_s: float = PATIENCE_S,
+        models: RegionalModels | None = None,
+    ) -> None:
         self._engine = engine
+        self._models = models or RegionalModels({}, ModelLog(engine).note)
         self._patience_s = patience_s
         self._embedder = embedder
         self._known: dict[Name, _Known] = {}
@@ -115,7 +137,10 @@ class AsyncHerd:
     async def plan(self, schema: Schema) -> Plan:
         """What ``apply`` would do; nothing is changed."""
         await self._engine.refresh()
-        return self._engine.plan(schema)
+        made = self._engine.plan(schema)
+        self.check_models(schema)
+        notes = await unguarded_notes(self._engine, made.result) if made.result else ()
+        return replace(made, notes=(*made.notes, *notes))
 
     async def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:
         """Carry a plan out, its moves as ``conduct`` says. Raises StalePlan, HerdBusy, ServerRefused."""
@@ -290,6 +315,49 @@ class AsyncHerd:
             )
         return model
 
+    def models_of_rows(
+        self, table: Table, column: Column, columns: Mapping[str, Any], count: int
+    ) -> list[tuple[Embedder, NDArray[np.intp]]]:
+        """Who embeds which of ``count`` rows, given by column: each text is sent to no region but its row's.
+
+        Raises BadRow for a row without a home, EmbeddingCrossesRegion when a region has no endpoint.
+        """
+        model, everything = self.embedder(table, column), np.arange(count, dtype=np.intp)
+        if is_here(model):
+            return [(model, everything)]
+        schema = self.topology.schema
+        router = self.router(table)
+        shards = self.topology.shards(table)
+        pinned = {s.name: schema.regions_at(s.tablespace) for s in shards}
+        alike = len(set(pinned.values())) == 1  # so it doesn't matter where a row goes, which may not be known yet
+        parts = [(shards[0], everything)] if alike else router.route_many(columns)
+        together: dict[tuple[frozenset[str], str], list[NDArray[np.intp]]] = {}
+        for shard, rows in parts:
+            home = self.topology.group(shard.home).primary.label.region
+            regions = pinned[shard.name]
+            together.setdefault((regions, home if regions else ""), []).append(rows)
+        return [
+            (self._models.choose(model, regions, home, str(table.name), "row"), np.concatenate(rows))
+            for (regions, home), rows in together.items()
+        ]
+
+    def model_of_question(self, table: Table, model: Embedder, shards: Sequence[Shard]) -> Embedder:
+        """Who embeds a question that these shards are to answer: if all are pinned alike, an endpoint of theirs.
+
+        A question to several regions is not pinned to any of them.
+        """
+        pinned = {self.topology.schema.regions_at(s.tablespace) for s in shards}
+        regions = next(iter(pinned)) if len(pinned) == 1 else frozenset()
+        home = self.topology.group(shards[0].home).primary.label.region if shards else None
+        return self._models.choose(model, regions, home, str(table.name), "question")
+
+    def check_models(self, schema: Schema) -> None:
+        """EmbeddingCrossesRegion if texts of a pinned table are to be embedded where its rows may not be."""
+        for table in schema.tables:
+            for embedding in table.embeddings:
+                for regions in {schema.regions_at(s) for s in tablespaces_of(table)}:
+                    self._models.check(model_from_spec(embedding.model), regions, str(table.name))
+
 
 class _Known(NamedTuple):
     """What every call on a table needs, worked out once a topology."""
@@ -364,14 +432,16 @@ class AsyncTable:
         for text, vector in [*pairs, *(embed or {}).items()]:
             if vector in batch.columns or text not in batch.columns:
                 continue
-            model = self._herd.embedder(table, vector_column(table, vector))
             texts = batch.columns[text]
-            present = [i for i, t in enumerate(texts) if t]
-            made: Any = await asyncio.to_thread(model.embed, [str(texts[i]) for i in present]) if present else []
             values: list[Any] = [None] * batch.n
-            for i, v in zip(present, made, strict=True):
-                values[i] = v
-            batch.columns[vector] = made if len(present) == batch.n else values
+            parts = self._herd.models_of_rows(table, vector_column(table, vector), batch.columns, batch.n)
+            for model, rows in parts:  # all are chosen before any is asked
+                present = [i for i in rows.tolist() if texts[i]]
+                made: Any = await asyncio.to_thread(model.embed, [str(texts[i]) for i in present]) if present else []
+                for i, v in zip(present, made, strict=True):
+                    values[i] = v
+            full = batch.n > 0 and all(v is not None for v in values)
+            batch.columns[vector] = np.stack(values) if full else values
 
     async def delete(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None = None) -> int:
         """Delete the rows that match (see :meth:`search` for ``where``); how many."""
@@ -496,7 +566,7 @@ class AsyncTable:
         reading = reading_of(read, max_staleness_s)
         if not self._herd.is_ready(reading):
             await self._herd.get_ready(reading)
-        model = self.model_of(question, column)
+        model = self.model_of(question, column, where, params)
         vector = question if model is None else (await asyncio.to_thread(model.embed, [question]))[0]
         request = functools.partial(
             self.request,
@@ -517,7 +587,7 @@ class AsyncTable:
             text_config=text_config,
             reading=reading,
         )
-        return await self._herd.with_fresh_topology(lambda: scatter(self._herd._engine, *request(), partial=partial))
+        return await self._herd.with_fresh_topology(lambda: scatter(self._herd._engine, request(), partial=partial))
 
     def request(
         self,
@@ -528,7 +598,7 @@ class AsyncTable:
         words: str | None = None,
         reading: Reading = Reading(),  # noqa: B008
         **options: Any,
-    ) -> tuple[Router, Request]:
+    ) -> Request:
         """A search for a vector (hybrid: and words), checked but not carried out; options as for :meth:`search`."""
         options["reads"] = self._herd.reads(reading)
         known = self._herd._about(self._name)
@@ -537,11 +607,11 @@ class AsyncTable:
         options["knowledge"], options["narrowing"] = self._herd._calibrations, self._herd._narrowing
         options["forms"] = known.forms
         if words is not None:
-            return router, hybrid_request_of(table, indexes, router, vector, words, k=k, column=target, **options)
+            return hybrid_request_of(table, indexes, router, vector, words, k=k, column=target, **options)
         for name in ("text_column", "text_config"):
             if options.pop(name, None) is not None:
                 raise BadInput(f"{name} belongs to a hybrid search", hint="say hybrid=True, or leave it out")
-        return router, request_of(table, indexes, router, vector, k=k, column=target, **options)
+        return request_of(table, indexes, router, vector, k=k, column=target, **options)
 
     async def tune(
         self, column: str | None = None, *, sample: int = SAMPLE, progress: Progress | None = None
@@ -561,12 +631,27 @@ class AsyncTable:
         self._herd._calibrations.forget()
         return found
 
-    def model_of(self, question: Any, column: str | None) -> Embedder | None:
-        """The model that a question in words needs; None for a vector. BadInput for an empty question."""
+    def model_of(
+        self,
+        question: Any,
+        column: str | None,
+        where: Mapping[str, Any] | str | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Embedder | None:
+        """The model that a question in words needs; None for a vector. BadInput for an empty question.
+
+        EmbeddingCrossesRegion for a question to one region, to which ``where`` may narrow it, that has no endpoint.
+        """
         table = self._herd._about(self._name).table
         target = vector_column(table, column)
         if not isinstance(question, str) or target.vector is None or target.vector[0] not in ("vector", "halfvec"):
             return None
         if not question.strip():
             raise BadInput("the question is empty", hint="ask something, or give a vector")
-        return self._herd.embedder(table, target)
+        model = self._herd.embedder(table, target)
+        if is_here(model):
+            return model
+        shards = self._herd.topology.shards(table)
+        if where is not None:
+            shards = tuple(self._condition(where, params).shards(self._herd.router(table)))
+        return self._herd.model_of_question(table, model, shards)

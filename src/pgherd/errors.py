@@ -20,6 +20,7 @@ __all__ = [
     "DimensionMismatch",
     "DrillFailed",
     "DrillRefused",
+    "EmbeddingCrossesRegion",
     "EmbeddingFailed",
     "ExitStatus",
     "GroupUnavailable",
@@ -191,6 +192,13 @@ class EmbeddingFailed(HerdError):
 
     code = "embedding_failed"
     retryable = True
+
+
+class EmbeddingCrossesRegion(HerdError):
+    """Text that is pinned to a region would go to an endpoint elsewhere: nothing was sent; give that region one."""
+
+    code = "embedding_crosses_region"
+    exit_status = ExitStatus.REFUSED
 
 
 class InDoubt(HerdError):

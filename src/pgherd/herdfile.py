@@ -10,7 +10,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ FILE_NAME = "herd.toml"
 
 _REQUIRED = object()
 _TLS_KEYS = ("sslmode", "sslrootcert")
-_TOP_KEYS = ("format", "engine", "dbname", "user", "passfile", "postgres_version", "two_node", "nodes", "etcd")
+_TOP_KEYS = (
+    *("format", "engine", "dbname", "user", "passfile", "postgres_version", "two_node", "nodes", "etcd"),
+    "regions",
+)
 _NODE_KEYS = ("name", "group", "host", "port", "cloud", "region", "zone", "data_directory", "leaving", "rest_port")
 _ETCD_KEYS = ("name", "host", "client_port", "peer_port")
 
@@ -79,6 +82,14 @@ class EtcdMember:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An OpenAI-compatible endpoint in a region; ``model`` is the model's name there, if it differs. No key."""
+
+    url: str
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HerdFile:
     """A herd's servers and how to reach them; of a group's nodes the first in the file is preferred as primary.
 
@@ -96,6 +107,8 @@ class HerdFile:
     two_node: TwoNode | None = None
     tls: Tls | None = None
     """How clients reach the nodes; None, in homes of before there was TLS: as libpq does by itself"""
+    embedding: Mapping[str, Endpoint] = field(default_factory=dict)
+    """by region, the endpoint that embeds texts that are pinned to it"""
 
     @property
     def replicated(self) -> bool:
@@ -178,6 +191,9 @@ class HerdFile:
         document["nodes"] = [_node_document(n, home) for n in self.nodes]
         if self.etcd:
             document["etcd"] = [asdict(member) for member in self.etcd]
+        if self.embedding:
+            entries = {r: {k: v for k, v in asdict(e).items() if v is not None} for r, e in self.embedding.items()}
+            document["regions"] = {region: {"embedding": entry} for region, entry in entries.items()}
         write_atomically(home / FILE_NAME, tomli_w.dumps(document), mode=0o644)
 
 
@@ -323,6 +339,7 @@ def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
         etcd=tuple(_member(e, where, i) for i, e in enumerate(_get(document, "etcd", list, where, "", []), 1)),
         two_node=_two_node(_get(document, "two_node", str, where, "", None), where),
         tls=_tls(document, where, "", base),
+        embedding=_embedding(_get(document, "regions", dict, where, "", {}), {n.label.region for n in nodes}, where),
     )
 
 
@@ -342,6 +359,25 @@ def _tls_document(tls: Tls | None, home: Path) -> dict[str, str]:
         return {}
     root = tls.sslrootcert
     return replace(tls, sslrootcert=root and (root if root == SYSTEM else _relative(root, home))).parameters()
+
+
+def _embedding(regions: Mapping[str, Any], known: set[str], where: str) -> dict[str, Endpoint]:
+    found = {}
+    for region, entry in regions.items():
+        at = f"regions.{region}."
+        if region not in known:
+            hint = f"regions: {', '.join(sorted(known))}"
+            raise BadInput(f"{where}: {at[:-1]}: no node is in that region", hint=hint)
+        if not isinstance(entry, dict):
+            raise BadInput(f"{where}: {at[:-1]} is not a table", hint=f"write [{at}embedding]")
+        _refuse_unknown(entry, ("embedding",), where, at)
+        said = _get(entry, "embedding", dict, where, at)
+        _refuse_unknown(said, ("url", "model"), where, f"{at}embedding.")
+        url, model = (_get(said, key, str, where, f"{at}embedding.", None) for key in ("url", "model"))
+        if url is None:
+            raise BadInput(f"{where}: {at}embedding.url is missing", hint='add url = "https://host/v1"')
+        found[region] = Endpoint(url, model)
+    return found
 
 
 def _two_node(value: str | None, where: str) -> TwoNode | None:
@@ -415,7 +451,13 @@ def _get(table: Mapping[str, Any], key: str, kind: type, where: str, at: str, de
         raise BadInput(f"{where}: {at}{key} is missing", hint=f"add {key} = …")
     value = table[key]
     if type(value) is not kind or value == "":
-        wanted = {str: "text", int: "a whole number", list: "a list of tables", bool: "true or false"}[kind]
+        wanted = {
+            str: "text",
+            int: "a whole number",
+            list: "a list of tables",
+            bool: "true or false",
+            dict: "a table",
+        }[kind]
         raise BadInput(f"{where}: {at}{key} is {value!r}, not {wanted}", hint=f"correct {key}")
     return value
 

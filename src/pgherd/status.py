@@ -9,6 +9,7 @@ from psycopg import sql
 
 from .client import AsyncHerd
 from .engines.base import Connection
+from .engines.guard import is_guarded
 from .engines.servers.standing import Standing, standing_of
 from .errors import HerdError
 from .herdfile import HerdFile, TwoNode
@@ -26,7 +27,8 @@ async def status_of(
 
     ``rows`` is None where it can't be known: its group is down. ``lag_bytes`` is 0 for a primary, None when unknown.
     ``file``, where there is one, says what a group of two nodes does when one is lost; ``failovers`` what is known of
-    each group's last change of primary.
+    each group's last change of primary. ``guarded``: whether the group's servers refuse statements that would let
+    pinned rows out; None when unknown.
     """
     topology = herd.topology
     by_home: dict[str, list[Shard]] = {g.name: [] for g in topology.groups}
@@ -34,13 +36,13 @@ async def status_of(
         for shard in topology.shards(table):
             by_home[shard.home].append(shard)
     answers = await asyncio.gather(*(_ask(herd, g, by_home[g.name]) for g in topology.groups))
-    sizes = {key: size for _, sizes in answers for key, size in sizes.items()}
+    sizes = {key: size for _, sizes, _ in answers for key, size in sizes.items()}
     return {
         "generation": topology.generation,
         "engine": topology.engine.value,
         "groups": [
-            _group(g, standings, file) | {"last_failover": (failovers or {}).get(g.name)}
-            for g, (standings, _) in zip(topology.groups, answers, strict=True)
+            _group(g, standings, file) | {"last_failover": (failovers or {}).get(g.name), "guarded": guarded}
+            for g, (standings, _, guarded) in zip(topology.groups, answers, strict=True)
         ],
         "tables": [
             {
@@ -114,16 +116,19 @@ def _promise_off(group: Group, standings: list[Standing], file: HerdFile | None)
     return None
 
 
-async def _ask(herd: AsyncHerd, group: Group, shards: list[Shard]) -> tuple[list[Standing], dict[str, tuple[int, int]]]:
+async def _ask(
+    herd: AsyncHerd, group: Group, shards: list[Shard]
+) -> tuple[list[Standing], dict[str, tuple[int, int]], bool | None]:
     standings = await standing_of(herd.engine.whereabouts, group)
     if not any(s.role is Role.PRIMARY for s in standings):
-        return standings, {}
+        return standings, {}, None
     try:
         async with herd.engine.connection(group.name) as connection:
             found = {s.name: await _size(connection, s) for s in shards}
-            return standings, {name: size for name, size in found.items() if size}
+            guarded = await is_guarded(connection)
+            return standings, {name: size for name, size in found.items() if size}, guarded
     except HerdError:
-        return standings, {}
+        return standings, {}, None
 
 
 async def _size(connection: Connection, shard: Shard) -> tuple[int, int] | None:

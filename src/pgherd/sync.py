@@ -102,12 +102,13 @@ def connect(
     *,
     home: str | Path | None = None,
     embedder: Embedder | str | None = None,
+    endpoints: Mapping[str, str] | None = None,
     patience_s: float = PATIENCE_S,
 ) -> Iterator[Herd]:
     """Open a herd; arguments and errors as for :func:`pgherd.connect_async`."""
     loop = _Loop()
     try:
-        opening = connect_async(dsn, home=home, embedder=embedder, patience_s=patience_s)
+        opening = connect_async(dsn, home=home, embedder=embedder, endpoints=endpoints, patience_s=patience_s)
         inner = loop.run(opening.__aenter__())
         immediate = Immediate(inner.engine.connect_now)
         try:
@@ -203,13 +204,13 @@ class HerdTable:
         if not self._inner.herd.is_ready(reading):
             self._loop.run(self._inner.herd.get_ready(reading))
         partial, column = options.pop("partial", False), options.pop("column", None)
-        model = self._inner.model_of(question, column)
+        model = self._inner.model_of(question, column, options.get("where"), options.get("params"))
         words = words_of(question, options.pop("hybrid", False), model)
         vector = question if model is None else model.embed([question])[0]
 
         def ask() -> Hits:
-            router, request = self._inner.request(vector, k, column=column, words=words, reading=reading, **options)
-            return run(scatter(self._immediate, router, request, partial=partial))
+            request = self._inner.request(vector, k, column=column, words=words, reading=reading, **options)
+            return run(scatter(self._immediate, request, partial=partial))
 
         return patiently_now(lambda: self._following(ask), self._inner.herd.patience_s)
 

@@ -163,7 +163,7 @@ def test_a_partition_key_asks_one_group_only(herd_of_notes: Herd, note: HerdTabl
 
 def test_the_text_index_serves_it(single: Herd, single_db: Path) -> None:
     apply(single, NOTE)
-    _, request = single._inner.table("note").request([1.0] * DIM, 5, words="heart attack")
+    request = single._inner.table("note").request([1.0] * DIM, 5, words="heart attack")
     assert request.words is not None
     relations = (Name("public", "note_east"), Name("public", "note_west"))
     text = hybrid_statement_of(request.shape, request.words.document, relations, False).text.decode()

@@ -68,10 +68,17 @@ CREATE TABLE part (doc uuid REFERENCES doc ON DELETE CASCADE, n int, PRIMARY KEY
 SELECT create_distributed_table('part', 'doc', colocate_with => 'doc');
 """
 
+STRICT = CLINIC.replace(
+    '"region": "us-west", "zone": "a", "min_num_replicas": 1}]}',
+    ('"region": "us-west", "zone": "a", "min_num_replicas": 1}], "strict": {"except": ["us-central"]}}'),
+)
+
 CASES: dict[str, tuple[tuple[str, ...], Traits, str | None, str]] = {
     "fleet_new": (("us-east", "us-west"), FLEET, None, CLINIC),
     "fleet_edited": (("us-east", "us-west"), FLEET, CLINIC, EDITED),
     "fleet_unchanged": (("us-east", "us-west"), FLEET, CLINIC, CLINIC),
+    "fleet_strict_new": (("us-east", "us-central", "us-west"), FLEET, None, STRICT),
+    "fleet_strict_later": (("us-east", "us-central", "us-west"), FLEET, CLINIC, STRICT),
     "fleet_hashed": (("us-east", "us-central", "us-west"), FLEET, None, HASHED),
     "single_new": (("us-east",), SINGLE, None, CLINIC),
     "single_edited": (("us-east",), SINGLE, CLINIC, EDITED),

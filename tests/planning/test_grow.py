@@ -36,6 +36,7 @@ def grown(herd: Topology, sizes: dict[str, int]) -> tuple[Topology, dict[str, in
     assert (splits, moves) == grow(copy.deepcopy(herd), dict(sizes))
     plan = plan_splits(herd, splits, FLEET)
     for split in splits:
+        assert {herd.homes[name.sql] for name in split.shards} == {split.home}, "it is split where it is now"
         herd = after_split(herd, split)
         for name, (low, high) in zip(split.shards, split.halves, strict=True):
             size = sizes[name.sql]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pgherd.dialect import parse
-from pgherd.errors import BadSchema, SyntaxProblem
+from pgherd.errors import BadSchema, HerdError, ResidencyRefused, SyntaxProblem
 
 REGION = {"cloud": "aws", "region": "eu", "zone": "a", "min_num_replicas": 1}
 SPACES = "".join(
@@ -24,7 +24,7 @@ CREATE TABLE t_us PARTITION OF t FOR VALUES IN ('us') TABLESPACE us;
 SPREAD = "CREATE TABLE s (id int PRIMARY KEY HASH, n int, name text, e real[]) SPLIT INTO 4 TABLETS;\n"
 
 
-def refuse(text: str, said: str, kind: type[BadSchema] = BadSchema) -> BadSchema:
+def refuse(text: str, said: str, kind: type[HerdError] = BadSchema) -> HerdError:
     """Parse ``text`` and check that it is refused at the mark, with ``said`` in message or hint."""
     before, mark, after = text.partition("§")
     assert mark, "the case has no mark"
@@ -288,15 +288,30 @@ REFERENCED = "CREATE TABLE ref (id int PRIMARY KEY); SELECT create_reference_tab
         ("CREATE TABLE a (x bigint PRIMARY KEY HASH §REFERENCES s) SPLIT INTO 4 TABLETS", "not colocated"),
         ("CREATE TABLE a (x int PRIMARY KEY HASH, y int §REFERENCES s) SPLIT INTO 4 TABLETS", "not colocated"),
         ("CREATE TABLE b (x int PRIMARY KEY); CREATE TABLE a (x int PRIMARY KEY HASH §REFERENCES b)", "b is local"),
-        (
-            "CREATE TABLE b (x int PRIMARY KEY) TABLESPACE eu; CREATE TABLE a (x int §REFERENCES b)",
-            "another tablespace",
-        ),
         (PARTED + "CREATE TABLE a (x int, y text, §FOREIGN KEY (x, y) REFERENCES t_eu (id, r))", "reference t"),
     ],
 )
 def test_foreign_keys(text: str, said: str) -> None:
     refuse(SPACES + SPREAD + text, said)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE TABLE b (x int PRIMARY KEY) TABLESPACE eu; CREATE TABLE a (x int §REFERENCES b)",
+        "CREATE TABLE b (x int PRIMARY KEY); CREATE TABLE a (x int §REFERENCES b) TABLESPACE eu",
+        "CREATE TABLE b (x int PRIMARY KEY) TABLESPACE eu; CREATE TABLE a (x int §REFERENCES b) TABLESPACE us",
+        PARTED + "CREATE TABLE a (x int, y text, §FOREIGN KEY (x, y) REFERENCES t)",
+        PARTED + "CREATE TABLE a (x int, y text, §FOREIGN KEY (x, y) REFERENCES t); SELECT create_reference_table('a')",
+    ],
+)
+def test_foreign_keys_whose_values_would_leave_a_region(text: str) -> None:
+    error = refuse(SPACES + text, "would leave the regions where they must stay", ResidencyRefused)
+    assert error.exit_status == 3
+
+
+def test_a_pinned_table_may_reference_a_reference_table() -> None:
+    parse(SPACES + REFERENCED + "CREATE TABLE a (x int REFERENCES ref) TABLESPACE eu")
 
 
 def test_foreign_keys_that_can_be_kept() -> None:
@@ -370,6 +385,9 @@ def _policy(**changes: Any) -> str:
         (f"replica_placement = '{_policy()}', read_replica_placement = '"
          + _policy(placement_blocks=[{**REGION, 'leader_preference': 1}]) + "'", "unknown key 'leader_preference'"),
         (f"replica_placement = '{_policy(placement_uuid='x')}'", "unknown key 'placement_uuid'"),
+        (f"replica_placement = '{_policy(strict='yes')}'", 'strict is "yes"'),
+        (f"replica_placement = '{_policy(strict={'except': []})}'", '{"except": ["us-east"]}'),
+        (f"replica_placement = '{_policy(strict={'except': ['us'], 'roles': []})}'", '"strict": true'),
     ],
 )  # fmt: skip
 def test_tablespaces(option: str, said: str) -> None:
@@ -390,6 +408,23 @@ def test_tablespaces(option: str, said: str) -> None:
 )
 def test_tablespace_statements(text: str, said: str) -> None:
     refuse(text, said)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (f"replica_placement = '{_policy(placement_blocks=[{**REGION, 'region': '*', 'zone': '*'}], strict=True)}'",
+         "any region is allowed"),
+        (f"replica_placement = '{_policy(strict={'except': ['*']})}'", "any region is allowed"),
+        (f"replica_placement = '{_policy(strict=True)}', read_replica_placement = '"
+         + _policy(placement_blocks=[{**REGION, 'region': 'us'}]) + "'", "copies at aws.us.a"),
+    ],
+)  # fmt: skip
+def test_strict_tablespaces_that_contradict_themselves(option: str, said: str) -> None:
+    error = refuse(
+        f"SELECT set_config('a', 'b', false);\n §CREATE TABLESPACE x WITH ({option})", said, ResidencyRefused
+    )
+    assert error.exit_status == 3
 
 
 def test_errors_show_the_first_words_and_no_more() -> None:

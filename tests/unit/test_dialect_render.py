@@ -69,7 +69,10 @@ def tablespaces(draw: st.DrawFn, name: str) -> Tablespace:
     live = draw(blocks(live=True).filter(lambda b: len({str(x) for x in b}) == len(b)))
     read = draw(st.none() | blocks(live=False))
     readers = read and ReadReplicas(sum(b.min_num_replicas for b in read), read, draw(st.none() | st.just("u-u")))
-    return Tablespace(name, sum(b.min_num_replicas for b in live) + draw(st.integers(0, 2)), live, readers)
+    space = Tablespace(name, sum(b.min_num_replicas for b in live) + draw(st.integers(0, 2)), live, readers)
+    if space.regions is None or readers or not draw(st.booleans()):
+        return space
+    return replace(space, strict=True, granted=draw(st.sampled_from(((), ("us-east",), ("eu", "us-west")))))
 
 
 @st.composite

@@ -191,3 +191,32 @@ def test_default_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert herdfile.default_home() == Path("/var/lib/pgherd")
     monkeypatch.setenv("PGHERD_HOME", "~/mine")
     assert herdfile.default_home() == tmp_path / "mine"
+
+
+def test_endpoints_of_regions_are_kept(tmp_path: Path) -> None:
+    endpoints = {
+        "eu": herdfile.Endpoint("https://models.eu.example/v1", "m"),
+        "us-east": herdfile.Endpoint("http://::1"),
+    }
+    replace(herd_in(tmp_path), embedding=endpoints).write(tmp_path)
+    assert herdfile.read(tmp_path).embedding == endpoints
+    assert "[regions.eu.embedding]" in (tmp_path / "herd.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[regions.mars.embedding]\nurl = 'https://x'", "no node is in that region"),
+        ("[regions]\neu = 1", "regions.eu is not a table"),
+        ("[regions.eu]\nllm = 1", "regions.eu.llm is not known"),
+        ("[regions.eu.embedding]\nmodel = 'm'", "regions.eu.embedding.url is missing"),
+        ("[regions.eu.embedding]\nurl = 1", "regions.eu.embedding.url is 1, not text"),
+        ("[regions.eu.embedding]\nurl = 'https://x'\nkey = 'k'", "regions.eu.embedding.key is not known"),
+    ],
+)
+def test_endpoints_that_make_no_sense(tmp_path: Path, text: str, said: str) -> None:
+    herd_in(tmp_path).write(tmp_path)
+    with (tmp_path / "herd.toml").open("a") as f:
+        f.write(text)
+    with pytest.raises(BadInput, match=said.replace(".", r"\.")):
+        herdfile.read(tmp_path)

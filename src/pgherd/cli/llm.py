@@ -20,6 +20,7 @@ from ..llm.reader import ensure_reader, login_file
 from ..llm.token import read_token
 from ..llm.tools import open_tools
 from ..model.topology import Reader
+from ..planning.readers import plan_log_days
 from .options import HomeOption, JsonOption
 from .output import err, out, print_json, rows_table
 
@@ -91,6 +92,26 @@ def log(
 async def _log(home: Path, region: str, since_s: float, limit: int) -> list[dict[str, Any]]:
     async with connect_async(home=home) as herd:
         return await read_log(herd, region, since_s, limit)
+
+
+@reader.command()
+def keep(
+    days: Annotated[int, typer.Argument(min=0, max=36_500, metavar="DAYS", help="How many days; 0: for ever.")],
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say how long entries of the access log, and of the log of models' calls, are kept."""
+    kept = days or None
+    asyncio.run(_keep(home or default_home(), kept))
+    if json:
+        print_json({"log_days": kept})
+    else:
+        out.print(f"entries are kept for {kept} days" if kept else "entries are kept for ever")
+
+
+async def _keep(home: Path, days: int | None) -> None:
+    async with connect_async(home=home) as herd:
+        await herd.execute(plan_log_days(herd.topology, days))
 
 
 def mcp(

@@ -237,6 +237,10 @@ def show_groups(document: dict[str, Any]) -> None:
     for g in document["groups"]:
         if g["promise_off"]:
             out.print(f"group {escape(g['name'])}: {escape(g['promise_off'])}")
+        if g["guarded"] is False:
+            out.print(
+                f"group {escape(g['name'])}: statements that would let pinned rows out are not refused (no superuser)"
+            )
         if last := g["last_failover"]:
             who = f"{last['from']} to {last['to']}" if last["from"] else f"to {last['to']}"
             out.print(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ..model.names import Name
-from ..model.schema import Index, ListBound, Partition, Schema, SqlObject, Strategy, Table, TableKind
+from ..model.schema import Index, ListBound, Schema, SqlObject, Strategy, Table, TableKind, every_partition
 from .bounds import HASHABLE, base_type, check_siblings
 from .drafts import Draft, IndexDraft
 from .foreign_keys import check_foreign_keys
@@ -34,17 +32,10 @@ def check(schema: Schema, draft: Draft) -> None:
         _check_object(schema, item, draft)
 
 
-def parts_of(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
-    """Every partition of every level."""
-    for p in partitions:
-        yield p
-        yield from parts_of(p.partitions)
-
-
 def _check_tablespaces(schema: Schema, table: Table, draft: Draft) -> None:
     known = ", ".join(t.name for t in schema.tablespaces) or "none"
     named: list[tuple[Name, str | None]] = [(table.name, table.tablespace)]
-    named += [(p.name, p.tablespace) for p in parts_of(table.partitions)]
+    named += [(p.name, p.tablespace) for p in every_partition(table.partitions)]
     for name, space in named:
         if space is not None and schema.tablespace(space) is None:
             raise draft.tables[name].place.bad(
@@ -63,7 +54,7 @@ def _check_partitions(table: Table, draft: Draft) -> None:
         )
     check_siblings(table.partitions, lambda p: draft.tables[p.name].place)
     levels = [(table.by, place)]
-    for part in parts_of(table.partitions):
+    for part in every_partition(table.partitions):
         where = draft.tables[part.name].place
         check_siblings(part.partitions, lambda p: draft.tables[p.name].place)
         if part.by is not None:

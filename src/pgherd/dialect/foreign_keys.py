@@ -17,7 +17,7 @@ def check_foreign_keys(schema: Schema, table: Table, draft: Draft) -> None:
         place = places.get((fk.columns, fk.references, fk.name), said.place)
         other = _target(schema, fk, draft, place)
         _check_target(schema, fk, other, place)
-        _check_kinds(table, fk, other, place)
+        _check_kinds(schema, table, fk, other, place)
 
 
 def _target(schema: Schema, fk: ForeignKey, draft: Draft, place: Place) -> Table:
@@ -51,10 +51,20 @@ def _whole(index: Any) -> bool:
     return index.where is None and len(index.columns) == len(index.elements)
 
 
-def _check_kinds(table: Table, fk: ForeignKey, other: Table, place: Place) -> None:
+def _check_kinds(schema: Schema, table: Table, fk: ForeignKey, other: Table, place: Place) -> None:
     if other.kind is TableKind.REFERENCE:
         return
     make_reference = f"SELECT create_reference_table('{other.name}')"
+    pins = schema.regions_of(table), schema.regions_of(other)
+    if pins[0] != pins[1]:
+        said = [
+            f"{t.name} is pinned to {', '.join(sorted(p)) or 'no region'}"
+            for t, p in zip((table, other), pins, strict=True)
+        ]
+        raise place.refused(
+            f"{' and '.join(said)}: values of this key would leave the regions where they must stay",
+            hint="keep both tables in the same tablespaces, or reference a table that holds nothing of a pinned one",
+        )
     if table.kind is TableKind.REFERENCE:
         raise place.bad(
             f"a reference table is on every node, {other.name} is not",

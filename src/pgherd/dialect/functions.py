@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from pglast import ast
 
-from ..model.names import Name
-from ..model.schema import Embedding, TableKind
+from ..model.names import Name, derived_name, quote_ident
+from ..model.schema import Embedding, ObjectKind, SqlObject, TableKind
 from .drafts import Draft, TableDraft
 from .source import Place, Statement
 from .text import constant, strings
@@ -27,6 +27,7 @@ _PARAMETERS = {
     ),
     "create_reference_table": ("table_name",),
     "embed_column": ("table_name", "text_column", "vector_column", "model"),
+    "table_roles": ("table_name",),
     "set_config": ("setting_name", "new_value", "is_local"),
 }
 _TEXT_TYPES = ("text", "character varying", "character", "citext")
@@ -134,6 +135,23 @@ def _embed(draft: Draft, call: _Call) -> None:
     table.embeddings.append(Embedding(vector.name, text.name, call.values.get("model") or DEFAULT_MODEL))
 
 
+def _table_roles(draft: Draft, call: _Call) -> None:
+    """Two roles that nobody can log in as, for GRANT: ``<table>_reader`` and ``<table>_writer``."""
+    table = draft.table(Name.parse(call.text("table_name")), call.place)
+    if table.parent is not None:
+        raise call.place.bad(f"{table.name} is a partition", hint=f"name its table, {draft.root(table.name).name}")
+    name, schema = table.name, quote_ident(table.name.schema)
+    base = name.name if name.schema == "public" else f"{name.schema}_{name.name}"
+    for suffix, rights in (("_reader", "SELECT"), ("_writer", "SELECT, INSERT, UPDATE, DELETE")):
+        role = derived_name(base, suffix)
+        quoted = quote_ident(role)
+        draft.make("role", quoted, call.place)
+        draft.items.append(SqlObject(ObjectKind.ROLE, role, f"CREATE ROLE {quoted} NOLOGIN"))
+        grants = [f"GRANT {rights} ON TABLE {name.sql} TO {quoted}"]
+        grants += [f"GRANT USAGE ON SCHEMA {schema} TO {quoted}"] if name.schema != "public" else []
+        draft.items += [SqlObject(ObjectKind.GRANT, text, text, replaceable=True) for text in grants]
+
+
 def _set_config(draft: Draft, call: _Call) -> None:
     setting(draft, call.text("setting_name"), [call.values.get("new_value") or ""], call.place)
 
@@ -155,5 +173,6 @@ _FUNCTIONS = {
     "create_distributed_table": _distribute,
     "create_reference_table": _reference,
     "embed_column": _embed,
+    "table_roles": _table_roles,
     "set_config": _set_config,
 }

@@ -34,7 +34,10 @@ def render(schema: Schema) -> str:
 
 
 def _tablespace(space: Tablespace) -> str:
-    options = [("replica_placement", _placement(space.num_replicas, space.blocks))]
+    live = _placement(space.num_replicas, space.blocks)
+    if space.strict:
+        live["strict"] = {"except": list(space.granted)} if space.granted else True
+    options = [("replica_placement", live)]
     if space.read_replicas:
         read = space.read_replicas
         said = _placement(read.num_replicas, read.blocks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import BadSchema, SyntaxProblem
+from ..errors import BadSchema, ResidencyRefused, SyntaxProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,10 @@ class Place:
     def bad(self, message: str, *, hint: str = "") -> BadSchema:
         """The error that says so."""
         return BadSchema(f"{self.where}: {self.words}: {message}", hint=hint)
+
+    def refused(self, message: str, *, hint: str = "") -> ResidencyRefused:
+        """The error for policies that contradict each other: rows would leave where they must stay."""
+        return ResidencyRefused(f"{self.where}: {self.words}: {message}", hint=hint)
 
     def syntax(self, message: str, *, hint: str = "") -> SyntaxProblem:
         """The error for text that isn't SQL."""

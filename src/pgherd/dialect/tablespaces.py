@@ -1,11 +1,14 @@
 """``CREATE TABLESPACE … WITH (replica_placement = '{json}')``: a placement policy, with YugabyteDB's checks.
 
+``"strict": true`` (or ``{"except": ["region", …]}``) beside the blocks is pgherd's own: rows are read at home only.
+
 Reference: YugabyteDB's YSQL page on tablespaces (keys, wildcards, leader_preference, read replicas).
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from ..model.placement import ANY, PlacementBlock, ReadReplicas, Tablespace
@@ -31,14 +34,16 @@ def read_tablespace(name: str, options: Any, place: Place, old: Tablespace | Non
             f"tablespace {name!r}: replica_placement is missing", hint=f"write replica_placement = '{_EXAMPLE}'"
         )
     reader = _Reader(name, place)
-    num, blocks = (old.num_replicas, old.blocks) if old else (0, ())
-    read = old.read_replicas if old else None
+    space = old or Tablespace(name, 0)
     if "replica_placement" in given:
-        num, blocks, _ = reader.placement("replica_placement", given["replica_placement"], live=True)
+        num, blocks, said = reader.placement("replica_placement", given["replica_placement"], live=True)
+        strict, granted = reader.strict(said.get("strict", False))
+        space = replace(space, num_replicas=num, blocks=blocks, strict=strict, granted=granted)
     if "read_replica_placement" in given:
-        readers, where, uuid = reader.placement("read_replica_placement", given["read_replica_placement"], live=False)
-        read = ReadReplicas(readers, where, uuid)
-    return Tablespace(name, num, blocks, read)
+        num, blocks, said = reader.placement("read_replica_placement", given["read_replica_placement"], live=False)
+        space = replace(space, read_replicas=ReadReplicas(num, blocks, reader.uuid(said.get("placement_uuid"))))
+    reader.check_strict(space)
+    return space
 
 
 class _Reader:
@@ -48,14 +53,16 @@ class _Reader:
     def bad(self, option: str, message: str, hint: str) -> Exception:
         return self.place.bad(f"tablespace {self.name!r}: {option}: {message}", hint=hint)
 
-    def placement(self, option: str, text: str, *, live: bool) -> tuple[int, tuple[PlacementBlock, ...], str | None]:
+    def placement(
+        self, option: str, text: str, *, live: bool
+    ) -> tuple[int, tuple[PlacementBlock, ...], dict[str, Any]]:
         try:
             said = json.loads(text)
         except json.JSONDecodeError as e:
             raise self.bad(option, f"not JSON: {e}", f"write {_EXAMPLE}") from e
         if not isinstance(said, dict):
             raise self.bad(option, "not a JSON object", f"write {_EXAMPLE}")
-        allowed = {"num_replicas", "placement_blocks"} | (set() if live else {"placement_uuid"})
+        allowed = {"num_replicas", "placement_blocks"} | ({"strict"} if live else {"placement_uuid"})
         for key in sorted(said.keys() - allowed):
             raise self.bad(option, f"unknown key {key!r}", f"keys: {', '.join(sorted(allowed))}")
         num = self.count(option, said, "num_replicas")
@@ -64,10 +71,39 @@ class _Reader:
             raise self.bad(option, "placement_blocks is missing or empty", f"write {_EXAMPLE}")
         blocks = tuple(self.block(option, b, live=live) for b in listed)
         self.together(option, num, blocks)
-        uuid = said.get("placement_uuid")
-        if uuid is not None and not (isinstance(uuid, str) and uuid):
-            raise self.bad(option, "placement_uuid is not a text", "leave it out, or write a text")
-        return num, blocks, uuid
+        return num, blocks, said
+
+    def uuid(self, value: Any) -> str | None:
+        if value is not None and not (isinstance(value, str) and value):
+            raise self.bad("read_replica_placement", "placement_uuid is not a text", "leave it out, or write a text")
+        return value
+
+    def strict(self, value: Any) -> tuple[bool, tuple[str, ...]]:
+        """``true``, ``false`` or ``{"except": [regions]}``: whether, and what regions are granted nevertheless."""
+        if isinstance(value, bool):
+            return value, ()
+        granted = value.get("except") if isinstance(value, dict) and value.keys() == {"except"} else None
+        if not isinstance(granted, list) or not granted or not all(isinstance(r, str) and r for r in granted):
+            hint = 'write "strict": true, or "strict": {"except": ["us-east"]} with the regions that may read too'
+            raise self.bad("replica_placement", f"strict is {json.dumps(value)}", hint)
+        return True, tuple(dict.fromkeys(granted))
+
+    def check_strict(self, space: Tablespace) -> None:
+        """ResidencyRefused for a strict policy that contradicts itself."""
+        if not space.strict:
+            return
+        if space.regions is None or ANY in space.granted:
+            raise self.place.refused(
+                f"tablespace {self.name!r}: strict, but any region is allowed",
+                hint="name the regions, or leave strict out",
+            )
+        may_read = space.regions | set(space.granted)
+        for block in space.read_replicas.blocks if space.read_replicas else ():
+            if block.region not in may_read:
+                raise self.place.refused(
+                    f"tablespace {self.name!r}: strict, but read_replica_placement puts copies at {block}",
+                    hint=f"keep read replicas in {', '.join(sorted(may_read))}, or grant {block.region} with except",
+                )
 
     def count(self, option: str, said: dict[str, Any], key: str) -> int:
         value = said.get(key)

@@ -73,6 +73,11 @@ class OpenAIEmbedder:
         self._client = _client(self.url)
 
     @property
+    def asked_dim(self) -> int | None:
+        """The number of dimensions that the endpoint is asked for; None takes what the model gives."""
+        return self._asked_dim
+
+    @property
     def name(self) -> str:
         """The spec that names it."""
         dim = f"?dim={self._asked_dim}" if self._asked_dim else ""

@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from ..errors import CertificateRefused, GroupUnavailable, HerdError, ServerRefused, StaleTopology
+from ..errors import CertificateRefused, GroupUnavailable, HerdError, ResidencyRefused, ServerRefused, StaleTopology
 from ..local.presented import presented
+from ..planning.strict import REFUSED
 
 STALE = "PH001"
 """What a node says to a client whose topology is not the newest (engines/sql/fleet.sql)."""
+LEAK = "PH002"
+"""What a node says to a statement that would let pinned rows out (engines/sql/guard.sql)."""
 _UNTRUSTED = re.compile(
     r"""connection to server at "([^"]+)"(?: \([^)]*\))?, port (\d+) failed: (?:SSL error: )?"""
     r"""(certificate verify failed|server certificate for .* does not match host name[^\n]*"""
@@ -22,6 +25,8 @@ _UNTRUSTED = re.compile(
 """How libpq says that it does not trust a server, or that there is no TLS."""
 _LINK = re.compile('"pgherd_([^"]+)"')
 """How a server names its link to a group that it cannot reach."""
+_BARRIER = re.compile(f'"([^"]+{re.escape(REFUSED)})"')
+"""How it names what stands in the place of rows that it may not lead to."""
 
 
 def is_connection_loss(error: BaseException) -> bool:
@@ -59,6 +64,16 @@ def translate(error: BaseException, group: str, what: str = "") -> HerdError:
         )
     if isinstance(error, psycopg.Error) and error.sqlstate == STALE:
         return StaleTopology(str(error.diag.message_primary), hint="run it again: the client reads the herd anew")
+    if isinstance(error, psycopg.Error) and error.sqlstate == LEAK:
+        message = f"group {group} refused{doing}: {error.diag.message_primary}"
+        return ResidencyRefused(message, hint=error.diag.message_hint or "")
+    barrier = _BARRIER.search(error.diag.message_primary or "") if isinstance(error, psycopg.Error) else None
+    if barrier:
+        return ResidencyRefused(
+            f"group {group} refused{doing}: tablespace {barrier[1]}",
+            hint="connect to a server of its region (pgherd dsn --region …), or leave those rows out with a condition"
+            " on the partition key",
+        )
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
         hint = error.diag.message_hint or ""

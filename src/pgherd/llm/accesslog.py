@@ -45,6 +45,7 @@ async def read_log(herd: AsyncHerd, region: str, since_s: float, limit: int) -> 
     found: list[dict[str, Any]] = []
     for group in herd.topology.groups_of(region):
         async with herd.engine.connection(group.name) as connection:
+            await connection.execute("SELECT pgherd.forget_logs()")
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(
                 "SELECT at, role, region, client, tool, tables, rows, round(ms::numeric, 1)::float8 AS ms, refused,"

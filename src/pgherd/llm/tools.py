@@ -11,6 +11,8 @@ from typing import Any
 
 from .. import herdfile
 from ..client import AsyncHerd
+from ..embedding.regional import RegionalModels
+from ..engines.modellog import ModelLog
 from ..engines.open import open_region
 from ..engines.region import RegionEngine
 from ..errors import BadInput, HerdError, QueryRefused, UnknownName
@@ -45,7 +47,12 @@ async def open_tools(
         for group in engine.topology.groups:
             async with engine.connection(group.name) as connection:
                 await refuse_findings(connection, group.name, engine.reader)
-        yield RegionTools(engine, login, limits or Limits(), keep_questions)
+        log = ModelLog(engine, {"user": engine.reader.scribe, "password": login.scribe})
+        models = RegionalModels(file.embedding, log.note)
+        try:
+            yield RegionTools(engine, login, limits or Limits(), keep_questions, models)
+        finally:
+            log.close()
     finally:
         await engine.close()
 
@@ -53,9 +60,11 @@ async def open_tools(
 class RegionTools:
     """What a language model can call. Made by :func:`open_tools`."""
 
-    def __init__(self, engine: RegionEngine, login: Login, limits: Limits, keep_questions: bool) -> None:
+    def __init__(
+        self, engine: RegionEngine, login: Login, limits: Limits, keep_questions: bool, models: RegionalModels
+    ) -> None:
         self._engine = engine
-        self._herd = AsyncHerd(engine)
+        self._herd = AsyncHerd(engine, models=models)
         self._login = login
         self._limits = limits
         self._keep_questions = keep_questions

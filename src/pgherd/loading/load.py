@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..client import AsyncHerd
@@ -177,7 +178,10 @@ def _fillers(herd: AsyncHerd, table: Table, reader: Reader, embed: Mapping[str, 
             raise BadInput(f"the file has column {vector!r} already", hint="leave out the embedding, or the column")
         declared[vector] = text
     wanted = {v: t for v, t in declared.items() if not reader.names or t in reader.names}
-    return [Filler(t, v, herd.embedder(table, vector_column(table, v))) for v, t in wanted.items()]
+    targets = {v: vector_column(table, v) for v in wanted}
+    for column in targets.values():
+        herd.embedder(table, column)  # that there is none that fits is said before a file is read
+    return [Filler(t, v, partial(herd.models_of_rows, table, targets[v])) for v, t in wanted.items()]
 
 
 def _chunk_rows(table: Table, wanted: int, fillers: list[Filler]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ class Filler:
 
     text: str
     vector: str
-    model: Embedder
+    models: Callable[[Mapping[str, Any], int], list[tuple[Embedder, NDArray[np.intp]]]]
+    """who embeds which rows, given by column and number"""
 
 
 @dataclass(slots=True)
@@ -102,9 +103,9 @@ class Preparer:
         fillers = [f for f in self._fillers if f.vector not in part.columns and f.text in part.columns]
         problems |= self._nulls(ready.batch, problems)
         ready = _sifted(ready, problems, rejects)
+        ready = _sifted(ready, self._homeless(ready.batch), rejects)  # before a text is sent anywhere
         for filler in fillers:
             ready = _sifted(ready, self._fill(filler, ready.batch), rejects)
-        ready = _sifted(ready, self._homeless(ready.batch), rejects)
         if ready.batch.n:
             yield ready
 
@@ -137,7 +138,12 @@ class Preparer:
     def _fill(self, filler: Filler, batch: Batch) -> Problems:
         texts = batch.columns[filler.text]
         present = [i for i, t in enumerate(texts) if t is not None and not str(t).isspace() and str(t)]
-        made, problems = _embedded(filler.model, [(i, str(texts[i])) for i in present])
+        made: dict[int, Any] = {}
+        problems: Problems = {}
+        for model, rows in filler.models(batch.columns, batch.n) if present else ():
+            mine = set(rows.tolist()).intersection(present)
+            vectors, wrong = _embedded(model, [(i, str(texts[i])) for i in sorted(mine)])
+            made, problems = made | vectors, problems | wrong
         if len(made) == batch.n:
             batch.columns[filler.vector] = np.stack([made[i] for i in range(batch.n)]) if batch.n else []
         else:

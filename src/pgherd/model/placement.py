@@ -66,13 +66,30 @@ class ReadReplicas:
 
 @dataclass(frozen=True, slots=True)
 class Tablespace:
-    """A named placement policy; ``blocks`` empty means anywhere."""
+    """A named placement policy; ``blocks`` empty means anywhere.
+
+    ``strict``: its rows are read in its own regions and in those that are ``granted``; no other server leads to them.
+    """
 
     name: str
     num_replicas: int
     blocks: tuple[PlacementBlock, ...] = ()
     read_replicas: ReadReplicas | None = None
+    strict: bool = False
+    granted: tuple[str, ...] = ()
+
+    @property
+    def regions(self) -> frozenset[str] | None:
+        """The regions that rows are pinned to; None if they may be in any."""
+        named = frozenset(b.region for b in self.blocks)
+        return None if not named or ANY in named else named
 
     def allows(self, label: Label) -> bool:
         """Whether a voting replica may live at ``label``."""
         return not self.blocks or any(b.matches(label) for b in self.blocks)
+
+    def readable_at(self, label: Label) -> bool:
+        """Whether a server at ``label`` may lead to the rows, wherever they are."""
+        if not self.strict or label.region in self.granted:
+            return True
+        return any(b.cloud == label.cloud and b.region in (ANY, label.region) for b in self.blocks)

@@ -306,6 +306,15 @@ class Schema:
         """The tablespace of that name."""
         return next((t for t in self.tablespaces if t.name == name), None)
 
+    def regions_of(self, table: Table) -> frozenset[str]:
+        """The regions that rows of a table are pinned to, by any of its tablespaces; empty if none are."""
+        return frozenset(region for name in tablespaces_of(table) for region in self.regions_at(name))
+
+    def regions_at(self, tablespace: str | None) -> frozenset[str]:
+        """The regions that rows in a tablespace are pinned to; empty if they are not."""
+        space = self.tablespace(tablespace) if tablespace else None
+        return (space.regions if space else None) or frozenset()
+
     def with_item(self, item: Item) -> Schema:
         """This schema with ``item`` added, or in the place of the item with the same key."""
         if any(item_key(i) == item_key(item) for i in self.items):
@@ -320,6 +329,18 @@ def item_key(item: Item) -> tuple[str, str]:
     if isinstance(item, Index):
         return "index", item.name.sql
     return item.kind.value, item.name
+
+
+def tablespaces_of(table: Table) -> set[str | None]:
+    """The tablespaces that a table and its partitions name; None where one names none."""
+    return {table.tablespace, *(p.tablespace for p in every_partition(table.partitions))}
+
+
+def every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
+    """The partitions of every level, each before those below it."""
+    for part in partitions:
+        yield part
+        yield from every_partition(part.partitions)
 
 
 def leaves(partitions: tuple[Partition, ...]) -> Iterator[tuple[tuple[Partition, ...], Partition]]:

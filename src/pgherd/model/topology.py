@@ -96,7 +96,10 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Groups, schema and homes at one generation. ``homes`` maps ``Name.sql`` of every shard's relation to a group."""
+    """Groups, schema and homes at one generation. ``homes`` maps ``Name.sql`` of every shard's relation to a group.
+
+    ``log_days`` is how long entries of the access log and the log of models' calls are kept; None: for ever.
+    """
 
     generation: int
     engine: EngineName
@@ -104,6 +107,7 @@ class Topology:
     schema: Schema = field(default_factory=Schema)
     homes: dict[str, GroupId] = field(default_factory=dict)
     readers: tuple[Reader, ...] = ()
+    log_days: int | None = None
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
 
-from ..model.schema import Index, Schema, Table
+from ..model.schema import Index, Schema, Table, TableKind
 from ..model.topology import Topology
 from .compile import Compiler
 from .diff import AddEnumValue, Change, Create, diff, merge
@@ -15,6 +16,11 @@ from .plan import Phase, Plan, Traits
 from .split import plan_splits, splits_for
 
 UNENFORCED = "one server holds everything: tablespaces are recorded, and will place rows once there are several servers"
+
+OPEN_POLICIES = (
+    "{table} has row-level security: rows that a policy hides are hidden on every node, but functions in conditions"
+    " that go through links see them first, and their errors may quote values; strict tablespaces have no links"
+)
 
 
 def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
@@ -55,7 +61,7 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
         without = replace(merged, items=tuple(i for i in merged.items if i not in late))
         target = replace(reached, generation=reached.generation + 1, schema=without, homes=homes)
         compiler = Compiler(target, traits, reached.schema)
-        steps = [s for c in main for s in compiler.compile(c)]
+        steps = [*compiler.change_links(reached), *(s for c in main for s in compiler.compile(c))]
         steps += finish(reached, target)
         phases.append(Phase((), tuple(steps), target))
         reached = target
@@ -68,7 +74,17 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
         reached = target
     phases += plan_splits(reached, splits_for(reached, desired), traits).phases
     notes = () if traits.enforces_placement or not merged.tablespaces else (UNENFORCED,)
-    return Plan(topology.generation, tuple(phases), notes)
+    return Plan(topology.generation, tuple(phases), (*notes, *_open_policies(current, reached)))
+
+
+def _open_policies(before: Schema, after: Topology) -> Iterator[str]:
+    """What to know of tables that come to have row-level security, and links that evaluate conditions before it."""
+    for table in after.schema.tables if len(after.groups) > 1 else ():
+        old = before.table(table.name)
+        if table.kind is TableKind.DISTRIBUTED and table.row_security and not (old and old.row_security):
+            spaces = (after.schema.tablespace(s.tablespace) if s.tablespace else None for s in after.shards(table))
+            if not all(s and s.strict for s in spaces):
+                yield OPEN_POLICIES.format(table=table.name)
 
 
 def _indexes_of_old_tables(current: Schema, changes: list[Change]) -> list[Index]:

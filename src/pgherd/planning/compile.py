@@ -6,7 +6,7 @@ With one group there is no elsewhere, and the same rules give an ordinary partit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import BadSchema, ChangeRefused
@@ -23,6 +23,7 @@ from ..model.schema import (
     SqlObject,
     Table,
     TableKind,
+    every_partition,
     leaves,
 )
 from ..model.topology import GroupId, Topology
@@ -39,7 +40,9 @@ from .diff import (
     Replace,
     SetRowSecurity,
 )
+from .placement import spaces_of
 from .plan import BRIEFLY, NOBODY, Step, Traits
+from .strict import barred, barrier_name, changed_links, make_barrier
 
 SEQUENCE_STEP = 1024
 """Every group's sequences count in steps of this, each from its own number, so that no two groups give the same id."""
@@ -56,12 +59,6 @@ def server_name(group: GroupId) -> str:
 def linked_sequence(table: Table, column: str) -> Name:
     """The sequence that gives ids to a local table's identity column on groups that see it as a foreign table."""
     return Name(table.name.schema, derived_name(table.name.name, f"_{column}_herd_seq"))
-
-
-def _every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
-    for part in partitions:
-        yield part
-        yield from _every_partition(part.partitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,25 @@ class Compiler:
     def elsewhere(self, home: GroupId) -> tuple[GroupId, ...]:
         """All groups but one."""
         return tuple(g for g in self.everywhere if g != home)
+
+    def links(
+        self,
+        parent: Name,
+        parts: Iterable[Partition],
+        home: GroupId,
+        space: str | None,
+        among: tuple[GroupId, ...],
+    ) -> Iterator[tuple[str, tuple[GroupId, ...], str]]:
+        """What ``among`` have in the place of shards at home in ``home``: (step kind, groups, SQL).
+
+        Foreign partitions; barriers where a strict tablespace lets nobody lead to the rows.
+        """
+        closed = barred(self.target, space, among)
+        for kind, groups in (("link_shard", tuple(g for g in among if g not in closed)), ("bar_shard", closed)):
+            if groups:
+                server = barrier_name(space or "") if kind == "bar_shard" else server_name(home)
+                made = [ddl.create_foreign_partition(p.name, parent, p.bound, server) for p in parts]
+                yield kind, groups, ";\n".join([*([make_barrier(space or "")] if kind == "bar_shard" else []), *made])
 
     def home(self, relation: Name) -> GroupId:
         """The group where a shard or local table lives."""
@@ -116,7 +132,8 @@ class Compiler:
             case AlterColumn():
                 yield from self._alter_column(change)
             case AddPartition(table, parent, partition):
-                yield from self._partition(table, parent.name if parent else table.name, partition, late=True)
+                above = parent.name if parent else table.name
+                yield from self._partition(table, above, partition, spaces_of(table), late=True)
             case AddConstraint(table, constraint):
                 yield from self._add_constraint(table, constraint)
             case SetRowSecurity(table):
@@ -151,8 +168,9 @@ class Compiler:
         if table.kind is TableKind.DISTRIBUTED:
             constraints = self._parent_constraints(table)
             yield self._all("create_table", name, ddl.create_table(self._writable(table), constraints))
+            spaces = spaces_of(table)
             for partition in table.partitions:
-                yield from self._partition(table, table.name, partition)
+                yield from self._partition(table, table.name, partition, spaces)
         else:
             constraints = [*map(ddl.key, table.keys), *map(ddl.foreign_key, table.foreign_keys)]
             sql = ddl.create_table(self._writable(table), constraints)
@@ -203,7 +221,9 @@ class Compiler:
             hint="distribute both tables alike (same key, same shards, same tablespaces), or use a reference table",
         )
 
-    def _partition(self, table: Table, parent: Name, part: Partition, *, late: bool = False) -> Iterator[Step]:
+    def _partition(
+        self, table: Table, parent: Name, part: Partition, spaces: Mapping[Name, str | None], *, late: bool = False
+    ) -> Iterator[Step]:
         """A partition with all below it; ``late`` when its table exists already and so do the table's indexes."""
         if part.by is not None:
             sql = ddl.create_partition(part.name, parent, part.bound, part.by, [])
@@ -212,16 +232,15 @@ class Compiler:
             if late:
                 yield from self._policies(table, part.name, self.everywhere)
             for child in part.partitions:
-                yield from self._partition(table, part.name, child, late=late)
+                yield from self._partition(table, part.name, child, spaces, late=late)
             return
         home = self.home(part.name)
         blocks = BRIEFLY if late else NOBODY
         constraints = self.leaf_constraints(table, part)
         sql = ddl.create_partition(part.name, parent, part.bound, None, constraints)
         yield Step("create_shard", str(part.name), (home,), sql, blocks=blocks)
-        if others := self.elsewhere(home):
-            sql = ddl.create_foreign_partition(part.name, parent, part.bound, server_name(home))
-            yield Step("link_shard", str(part.name), others, sql, blocks=blocks)
+        for kind, groups, sql in self.links(parent, [part], home, spaces[part.name], self.elsewhere(home)):
+            yield Step(kind, str(part.name), groups, sql, blocks=blocks)
         if late and not self.keys_on_parent:
             unique = (i for i in self.target.indexes(table) if i.unique)
             yield from (self._leaf_index(index, part.name) for index in unique)
@@ -254,8 +273,24 @@ class Compiler:
                         f"CREATE SEQUENCE {sequence.sql} INCREMENT BY {SEQUENCE_STEP} START WITH {self._number(group)}"
                     )
                     yield Step("create_sequence", str(sequence), (group,), sql)
-        sql = ddl.create_foreign_table(table, defaults, server_name(self.home(table.name)))
-        yield Step("link_table", str(table.name), others, sql)
+        closed = barred(self.target, table.tablespace, others)
+        if linked := tuple(g for g in others if g not in closed):
+            sql = ddl.create_foreign_table(table, defaults, server_name(self.home(table.name)))
+            yield Step("link_table", str(table.name), linked, sql)
+        if closed:
+            space = table.tablespace or ""
+            sql = f"{make_barrier(space)};\n{ddl.create_foreign_table(table, defaults, barrier_name(space))}"
+            yield Step("bar_table", str(table.name), closed, sql)
+
+    def change_links(self, before: Topology) -> Iterator[Step]:
+        """What a changed tablespace makes of foreign partitions: barriers where it closes, links where it opens."""
+        where = {leaf.name: (t, above, leaf) for t in before.schema.tables for above, leaf in leaves(t.partitions)}
+        for relation, closing, opening in changed_links(before, self.target):
+            table, above, leaf = where[relation]
+            parent = above[-1].name if above else table.name
+            space = spaces_of(table)[relation]
+            for kind, groups, sql in self.links(parent, [leaf], self.home(relation), space, (*closing, *opening)):
+                yield Step(kind, str(relation), groups, f"DROP FOREIGN TABLE {relation.sql};\n{sql}", blocks=BRIEFLY)
 
     def _number(self, group: GroupId) -> int:
         return self.target.group(group).number
@@ -377,7 +412,7 @@ class Compiler:
         where = self._where(table) if table else self.everywhere
         yield Step(kind, item.name[:120], where, item.sql, secret=item.secret)
         if table and item.kind is ObjectKind.POLICY:
-            for part in _every_partition(table.partitions):
+            for part in every_partition(table.partitions):
                 groups = self.everywhere if part.by else (self.home(part.name),)
                 yield Step(kind, item.name, groups, ddl.retarget_policy(item.sql, part.name))
         if item.kind is ObjectKind.SEQUENCE and not self.keys_on_parent:

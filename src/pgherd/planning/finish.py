@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from ..model.topology import Topology
+from ..model.topology import GroupId, Topology
 from .plan import Step
 from .readers import reader_steps
 from .search_function import search_functions
+from .strict import audiences
 
 
 def search_function_steps(topology: Topology) -> Iterator[Step]:
     """The search functions of a herd whose own were made by an older version."""
-    everywhere = tuple(g.name for g in topology.groups)
-    for table in topology.schema.tables:
-        for name, text in search_functions(topology, table):
-            yield Step("search_function", f"pgherd.{name}", everywhere, text)
+    yield from _steps(topology, {})
 
 
 def finish(before: Topology, after: Topology) -> Iterator[Step]:
     """What follows from the new topology as a whole: search functions, privileges and policies of shards, readers."""
     everywhere = tuple(g.name for g in after.groups)
-    old = {name: text for t in before.schema.tables for name, text in search_functions(before, t)}
-    for table in after.schema.tables:
-        for name, text in search_functions(after, table):
-            if old.get(name) != text:
-                sql = f"SELECT pgherd.drop_function('{name}');\n{text}" if name in old else text
-                yield Step("search_function", f"pgherd.{name}", everywhere, sql)
+    yield from _steps(after, dict(_functions(before)))
     yield Step("sync_shards", "privileges and policies of shards", everywhere, "SELECT pgherd.sync_shards()")
     yield from reader_steps(after)
+
+
+def _steps(topology: Topology, old: Mapping[tuple[str, GroupId], str]) -> Iterator[Step]:
+    """Those functions whose text is not the old one, each where it is to be."""
+    made: dict[tuple[str, str], list[GroupId]] = {}
+    for (name, group), text in _functions(topology):
+        was = old.get((name, group))
+        if was != text:
+            sql = text if was is None else f"SELECT pgherd.drop_function('{name}');\n{text}"
+            made.setdefault((name, sql), []).append(group)
+    for (name, sql), groups in made.items():
+        yield Step("search_function", f"pgherd.{name}", tuple(groups), sql)
+
+
+def _functions(topology: Topology) -> Iterator[tuple[tuple[str, GroupId], str]]:
+    """((name, group), text) of every search function: groups that may lead to different rows search different ones."""
+    seen = list(audiences(topology))
+    for table in topology.schema.tables:
+        for groups, closed in seen:
+            for name, text in search_functions(topology, table, closed):
+                for group in groups:
+                    yield (name, group), text

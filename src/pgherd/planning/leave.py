@@ -19,6 +19,7 @@ from .finish import finish
 from .move import READERS_S
 from .placement import serves
 from .plan import BRIEFLY, Phase, Plan, Step
+from .strict import barrier_name
 
 _DROPPED = {
     ObjectKind.VIEW: "VIEW",
@@ -78,6 +79,8 @@ def _forget(topology: Topology, group: GroupId) -> Iterator[Step]:
     objects = [o for o in reversed(topology.schema.objects) if o.kind in _DROPPED]
     statements += [f"DROP {_DROPPED[o.kind]} IF EXISTS {o.name} CASCADE" for o in objects]
     statements += [f"DROP SERVER IF EXISTS {quote_ident(server_name(g.name))} CASCADE" for g in topology.groups]
+    barriers = (barrier_name(s.name) for s in topology.schema.tablespaces)
+    statements += [f"DROP SERVER IF EXISTS {quote_ident(b)} CASCADE" for b in barriers]
     statements.append("SELECT pgherd.drop_search_functions()")
     statements.append("TRUNCATE pgherd.topology, pgherd.self, pgherd.load, pgherd.calibration")
     yield Step("leave", group, (group,), ";\n".join(statements), blocks=BRIEFLY)

@@ -28,7 +28,7 @@ from ..model.topology import GroupId, Topology
 from . import ddl
 from .compile import Compiler, server_name
 from .finish import finish
-from .placement import serves
+from .placement import serves, spaces_of
 from .plan import BRIEFLY, Phase, Plan, Step, Traits
 from .rebalance import Move
 
@@ -64,6 +64,7 @@ class _Mover:
         self._source, self._target = (move.source,), (move.target,)
         self._others = tuple(g.name for g in after.groups if g.name not in (move.source, move.target))
         self._parts = [find_shard(before, name) for name in move.shards]
+        self._spaces = {name: space for table, _, _ in self._parts for name, space in spaces_of(table).items()}
 
     def builds(self) -> Iterator[Step]:
         yield from self.afters()
@@ -123,10 +124,11 @@ class _Mover:
         sql = f"LOCK TABLE ONLY {parents} IN ACCESS EXCLUSIVE MODE"
         yield self._step("hold_readers", first, everywhere, sql, BRIEFLY)
         for _, parent, part in self._parts:
-            link = ddl.create_foreign_partition(part.name, parent, part.bound, server)
-            if self._others:
-                sql = f"DROP FOREIGN TABLE {part.name.sql};\n{link}"
-                yield self._step("relink_shard", part.name, self._others, sql, BRIEFLY)
+            linked = self._compiler.links(parent, [part], self._move.target, self._spaces[part.name], self._others)
+            for kind, groups, link in linked:
+                if kind == "link_shard":  # a barrier stays what it is
+                    sql = f"DROP FOREIGN TABLE {part.name.sql};\n{link}"
+                    yield self._step("relink_shard", part.name, groups, sql, BRIEFLY)
         for table, parent, part in self._parts:
             sql = (
                 f"SELECT pgherd.end_incoming({quote_literal(part.name.sql)});\n"

@@ -218,6 +218,11 @@ def check_homes(schema: Schema, groups: tuple[Group, ...], homes: dict[str, Grou
                 )
 
 
+def spaces_of(table: Table) -> dict[Name, str | None]:
+    """The tablespace of every shard of a distributed table."""
+    return {leaf.name: _space_of(table, ancestors, leaf) for ancestors, leaf in leaves(table.partitions)}
+
+
 def _space_of(table: Table, ancestors: tuple[Partition, ...], leaf: Partition) -> str | None:
     """The nearest tablespace that is named on the way from a shard up to its table."""
     return next((p.tablespace for p in (leaf, *reversed(ancestors)) if p.tablespace), table.tablespace)

@@ -28,6 +28,12 @@ def plan_reader(topology: Topology, reader: Reader, secret: str, scribe_secret: 
     return Plan(topology.generation, (Phase((), steps, result),))
 
 
+def plan_log_days(topology: Topology, days: int | None) -> Plan:
+    """The plan after which entries of the logs are forgotten when they are ``days`` old; None keeps them for ever."""
+    result = replace(topology, generation=topology.generation + 1, log_days=days)
+    return Plan(topology.generation, (Phase((), (Step("record", "how long logs are kept", (), ""),), result),))
+
+
 def reader_steps(topology: Topology) -> Iterator[Step]:
     """Give every reader exactly what it may read at this generation."""
     for reader in topology.readers:

@@ -13,13 +13,16 @@ from ..model.topology import Topology
 from ..model.vectors import default_metric
 
 
-def search_functions(topology: Topology, table: Table) -> list[tuple[str, str]]:
-    """(name, CREATE OR REPLACE text) of the search function of every vector column of the table."""
+def search_functions(topology: Topology, table: Table, closed: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
+    """(name, CREATE OR REPLACE text) of the search function of every vector column of the table.
+
+    Shards in the tablespaces ``closed``, which are strict and elsewhere, are left out; a warning says so.
+    """
     made = []
     for i, column in enumerate(table.vector_columns):
         base = table.name.name if table.name.schema == "public" else f"{table.name.schema}_{table.name.name}"
         name = derived_name("search_" + base, "" if i == 0 else f"_{column.name}")
-        made.append((name, _function(topology, table, column, name)))
+        made.append((name, _function(topology, table, column, name, closed)))
     return made
 
 
@@ -30,14 +33,20 @@ def _unused(wanted: str, taken: set[str]) -> str:
     return wanted
 
 
-def _function(topology: Topology, table: Table, column: Column, name: str) -> str:
+def _function(topology: Topology, table: Table, column: Column, name: str, closed: frozenset[str]) -> str:
     taken = {c.name for c in table.columns}
     query, k, where = (_unused(w, taken) for w in ("query", "k", "filter"))
     distance, shard, home = (_unused(w, taken) for w in ("distance", "shard", "home"))
     rows = [(distance, "double precision"), (shard, "text"), (home, "text")]
     rows += [(c.name, c.type) for c in _shown(table)]
     returns = ", ".join(f"{quote_ident(n)} {t}" for n, t in rows)
-    shards = topology.shards(table)
+    left_out = [s for s in topology.shards(table) if s.tablespace in closed]
+    shards = tuple(s for s in topology.shards(table) if s.tablespace not in closed)
+    warning = ""
+    if left_out:
+        named = quote_literal(", ".join(s.name for s in left_out))
+        message = f"MESSAGE = 'not searched: ' || {named} || ' (strict: read in their own regions only)'"
+        warning = f"\n    RAISE {'WARNING' if shards else 'insufficient_privilege'} USING {message};"
     fixed = next((s.home for s in shards if s.relation.sql not in topology.homes), None)
     home_always = "NULL" if fixed is None else quote_literal(fixed)
     base_type = column.type.partition("(")[0]
@@ -60,7 +69,7 @@ BEGIN
     IF $1 IS NULL OR $2 IS NULL THEN
         RAISE null_value_not_allowed USING MESSAGE = 'the question and the number of rows must not be NULL';
     END IF;
-    PERFORM pgherd.check_reader({quote_literal(table.name.sql)});
+    PERFORM pgherd.check_reader({quote_literal(table.name.sql)});{warning}
     IF cardinality(shards_) = 0 THEN
         RETURN;
     END IF;

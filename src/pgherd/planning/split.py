@@ -23,9 +23,10 @@ from ..model.names import Name, derived_name, quote_literal
 from ..model.schema import HashBound, Partition, PartitionBy, Schema, Table, TableKind, leaves
 from ..model.topology import GroupId, Shard, Topology
 from . import ddl
-from .compile import Compiler, server_name
+from .compile import Compiler
 from .finish import finish
 from .move import HOLD_S, WAIT, find_shard
+from .placement import spaces_of
 from .plan import BRIEFLY, Phase, Plan, Step, Traits
 from .rebalance import tied_shards
 
@@ -110,7 +111,7 @@ def _asked(desired: Schema) -> Iterator[tuple[Name, int]]:
     for table in desired.tables:
         if table.shard_count:
             yield table.name, table.shard_count
-        for part in _every(table.partitions):
+        for part in every_partition(table.partitions):
             if part.shard_count:
                 yield part.name, part.shard_count
 
@@ -140,7 +141,8 @@ def _split_of(topology: Topology, unit: tuple[Shard, ...], sizes: Mapping[str, i
         first, second = _bounds(whole)
         halves.append((_half_name(parent, first, taken), _half_name(parent, second, taken)))
     size = sum(sizes.get(s.relation.sql, 0) for s in unit)
-    return Split(tuple(s.relation for s in unit), tuple(halves), unit[0].home, size)
+    home = topology.homes[unit[0].relation.sql]  # not the unit's: who plans moves after splits has them there already
+    return Split(tuple(s.relation for s in unit), tuple(halves), home, size)
 
 
 def _check_splittable(topology: Topology, unit: tuple[Shard, ...]) -> None:
@@ -223,17 +225,17 @@ def _names(schema: Schema) -> set[str]:
     taken = {t.name.sql for t in schema.tables} | {i.name.sql for i in schema.indexes}
     taken |= {o.name for o in schema.objects}
     for table in schema.tables:
-        taken |= {p.name.sql for p in _every(table.partitions)}
+        taken |= {p.name.sql for p in every_partition(table.partitions)}
         for index in (i for i in schema.indexes if i.table == table.name):
             for _, leaf in leaves(table.partitions):
                 taken.add(Name(leaf.name.schema, ddl.leaf_index_name(index, leaf.name)).sql)
     return taken
 
 
-def _every(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
+def every_partition(partitions: tuple[Partition, ...]) -> Iterator[Partition]:
     for part in partitions:
         yield part
-        yield from _every(part.partitions)
+        yield from every_partition(part.partitions)
 
 
 def _after(before: Topology, parts: list[_Parts]) -> Topology:
@@ -317,11 +319,11 @@ class _Splitter:
             yield replace(self._step("catch_up", part.whole.name, sql, WAIT), apart=True)
         sql = f"LOCK TABLE ONLY {parents} IN ACCESS EXCLUSIVE MODE"
         yield self._step("hold_readers", first, sql, BRIEFLY, everywhere)
-        server = server_name(self._home[0])
-        for part in self._parts if self._others else ():
-            links = [ddl.create_foreign_partition(h.name, part.parent, h.bound, server) for h in part.halves]
-            sql = ";\n".join([f"DROP FOREIGN TABLE {part.whole.name.sql}", *links])
-            yield self._step("relink_shard", part.whole.name, sql, BRIEFLY, self._others)
+        for part in self._parts:
+            space = spaces_of(part.table)[part.halves[0].name]
+            for _, groups, links in self._compiler.links(part.parent, part.halves, self._home[0], space, self._others):
+                sql = f"DROP FOREIGN TABLE {part.whole.name.sql};\n{links}"
+                yield self._step("relink_shard", part.whole.name, sql, BRIEFLY, groups)
         for part in self._parts:
             sql = (
                 f"ALTER TABLE {part.parent.sql} DETACH PARTITION {part.whole.name.sql};\n"

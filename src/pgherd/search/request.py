@@ -11,7 +11,9 @@ import numpy as np
 
 from ..engines.wire import encode
 from ..errors import BadInput, DimensionMismatch
-from ..model.schema import Column, Index, Table, VectorType
+from ..model.names import Name
+from ..model.schema import Column, Index, Table, TableKind, VectorType
+from ..model.topology import Shard
 from ..model.vectors import Metric, check_metric, default_metric, served_by
 from ..routing.route import Router
 from ..rows.where import Condition, condition_of
@@ -34,11 +36,20 @@ class Page:
     keys: tuple[tuple[Any, ...], ...]
 
 
+class Home(NamedTuple):
+    """A group that can hold a hit, and the shards there."""
+
+    name: str
+    shards: tuple[Shard, ...]
+    relations: tuple[Name, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A search that can be carried out. ``vector`` is the question as it is sent; ``exact``: reads every row.
 
-    With ``words`` it is a hybrid one, and ``k`` is how many rows of each list are looked at.
+    With ``words`` it is a hybrid one, and ``k`` is how many rows of each list are looked at. ``homes`` are asked;
+    ``whole``: those are all shards of the table.
     """
 
     table: Table
@@ -46,6 +57,8 @@ class Request:
     vector: Any
     k: int
     condition: Condition
+    homes: tuple[Home, ...]
+    whole: bool
     columns: tuple[str, ...]
     exact: bool
     max_distance: float | None
@@ -61,9 +74,12 @@ class Request:
 
 
 class Form(NamedTuple):
-    """All of a request that does not depend on its question and its condition's values, checked."""
+    """All of a request but its question, checked. ``whole``: it asks all shards of its table."""
 
     shape: Shape
+    condition: Condition
+    homes: tuple[Home, ...]
+    whole: bool
     columns: tuple[str, ...]
     distance: Metric
     exact: bool
@@ -73,7 +89,7 @@ class Form(NamedTuple):
 
 
 Forms = dict[tuple[Any, ...], Form]
-"""The forms of a table's requests, worked out once a topology: an application asks the same way again and again."""
+"""The forms of a table's requests at one generation: an application asks in the same few ways again and again."""
 MAX_FORMS = 1024
 
 
@@ -100,26 +116,28 @@ def request_of(
     forms: Forms | None = None,
 ) -> Request:
     """Check a search against ``table``; ``forms`` keeps what was found. Raises BadInput, DimensionMismatch."""
-    condition = condition_of(where, params, table)
-    text = "" if condition.settled(router) else condition.text
     wanted = columns if columns is None else tuple(columns)
-    if metric is not None and not isinstance(metric, str):
-        raise BadInput(f"{metric!r} is not a distance", hint="one of: " + ", ".join(Metric))
     options = (k, wanted, min_similarity, after is not None, exact, metric, ef_search, recall)
-    key = (column.name, text, *map(type, options), *options)
-    forms = {} if forms is None else forms
-    form = forms.get(key)
+    asked = tuple((n, type(v), v) for n, v in where.items()) if isinstance(where, dict) else where
+    key = (column.name, asked, *map(type, options), *options)
+    try:
+        form = None if forms is None or params else forms.get(key)
+    except TypeError:  # not hashable, as a list of values is not: nothing to remember it by
+        form, forms = None, None
     if form is None:
-        form = _form(table, indexes, column, text, *options)
-        if len(forms) >= MAX_FORMS:
-            forms.clear()
-        forms[key] = form
+        form = _form(table, indexes, column, router, condition_of(where, params, table), *options)
+        if forms is not None and not params:
+            if len(forms) >= MAX_FORMS:
+                forms.clear()
+            forms[key] = form
     return Request(
         table,
         form.shape,
         _bindable(vector, column, form.distance),
         k,
-        condition,
+        form.condition,
+        form.homes,
+        form.whole,
         form.columns,
         form.exact,
         form.max_distance,
@@ -132,11 +150,21 @@ def request_of(
     )
 
 
+def _homes(table: Table, shards: Sequence[Shard]) -> tuple[Home, ...]:
+    """The groups that can hold a hit, always in the same order, so that searches never wait for each other's."""
+    by_home: dict[str, list[Shard]] = {}
+    for shard in shards:
+        by_home.setdefault(shard.home, []).append(shard)
+    names = list(by_home)[:1] if table.kind is TableKind.REFERENCE else sorted(by_home)
+    return tuple(Home(n, tuple(by_home[n]), tuple(s.relation for s in by_home[n])) for n in names)
+
+
 def _form(
     table: Table,
     indexes: tuple[Index, ...],
     column: Column,
-    condition: str,
+    router: Router,
+    condition: Condition,
     k: int,
     columns: tuple[str, ...] | None,
     min_similarity: float | None,
@@ -165,7 +193,7 @@ def _form(
         column.type,
         not column.not_null,
         distance.operator,
-        condition,
+        "" if condition.settled(router) else condition.text,
         typed(table, wanted),
         typed(table, table.primary_key),
         k,
@@ -177,8 +205,12 @@ def _form(
     effort = usual_effort(kinds[0] if kinds else own, own, k)
     if ef_search is not None:
         effort = with_index(effort._replace(ef_search=ef_search), kinds[0] if kinds else own, own, k)
+    shards = condition.shards(router)
     return Form(
         shape,
+        condition,
+        _homes(table, shards),
+        len(shards) == len(router.shards),
         wanted,
         distance,
         exact or recall == 1 or not kinds,

@@ -16,9 +16,7 @@ from ..engines.failures import talking_to, translate
 from ..engines.immediate import Immediate
 from ..errors import GroupUnavailable
 from ..model.names import Name
-from ..model.schema import TableKind
 from ..model.topology import Shard
-from ..routing.route import Router
 from .effort import Effort
 from .hedging import Asked, answers, connect, nodes_for
 from .hits import GroupTiming, Hit, Hits, Row, merge, next_page
@@ -32,31 +30,27 @@ from .statement import Statement, own_type, statement_of
 class _Part(Asked):
     """What one group is asked and has answered."""
 
-    shards: list[Shard]
+    shards: tuple[Shard, ...]
+    relations: tuple[Name, ...]
     rows: Sequence[Row] = ()
     """what it gave: distance, number of the shard, columns, key; of a hybrid search, see ``hits_of``"""
     ms: float = 0.0
     missing: bool = False
     effort: Effort = field(default_factory=lambda: Effort(0))
 
-    @property
-    def relations(self) -> tuple[Name, ...]:
-        return tuple(s.relation for s in self.shards)
 
-
-async def scatter(source: Engine | Immediate, router: Router, request: Request, *, partial: bool = False) -> Hits:
+async def scatter(source: Engine | Immediate, request: Request, *, partial: bool = False) -> Hits:
     """Carry a search out.
 
     Raises GroupUnavailable naming the group when one that could hold a hit doesn't answer, unless ``partial``.
     """
-    parts = _parts(router, request)
-    whole = sum(len(p.shards) for p in parts) == len(router.shards)
+    parts = [_Part(*home) for home in request.homes]
     async with AsyncExitStack() as connections:
         for part in parts:
             try:
                 part.nodes = nodes_for(request.reads, part.home)
                 await connect(source, connections, part)
-                part.effort = await _effort(part.connection, part, request, whole)
+                part.effort = await _effort(part.connection, part, request)
             except GroupUnavailable:
                 _miss(part, partial)
         await _narrow(source, request, parts, partial=partial)
@@ -100,16 +94,6 @@ def _best(request: Request, parts: Sequence[_Part]) -> list[Hit]:
 
 def _lists(request: Request, part: _Part) -> tuple[list[Hit], list[Hit]]:
     return hits_of(part.rows, request.columns, [s.name for s in part.shards], part.home)
-
-
-def _parts(router: Router, request: Request) -> list[_Part]:
-    """The groups that can hold a hit, always in the same order, so that searches never wait for each other's."""
-    by_home: dict[str, list[Shard]] = {}
-    for shard in request.condition.shards(router):
-        by_home.setdefault(shard.home, []).append(shard)
-    if request.table.kind is TableKind.REFERENCE:
-        return [_Part(home, shards) for home, shards in list(by_home.items())[:1]]
-    return [_Part(home, by_home[home]) for home in sorted(by_home)]
 
 
 def _miss(part: _Part, partial: bool) -> None:
@@ -213,13 +197,13 @@ def _take(request: Request, part: _Part) -> None:
     part.rows = question.rows
 
 
-async def _effort(connection: Any, part: _Part, request: Request, whole: bool) -> Effort:
+async def _effort(connection: Any, part: _Part, request: Request) -> Effort:
     """The effort that a part needs."""
     if request.exact:
         return request.effort._replace(exact=True)
     if request.aim is None or request.knowledge is None:
         return request.effort
-    return await request.knowledge.effort(connection, part.home, part.relations, request.k, request.aim, whole)
+    return await request.knowledge.effort(connection, part.home, part.relations, request.k, request.aim, request.whole)
 
 
 async def _set_effort(part: _Part) -> None:

@@ -34,6 +34,8 @@ and tries again, after half of its attempts with twice the time. What is left to
 fraction of that."""
 SWAP_PAUSE_S = 0.5
 SWAP_ATTEMPTS = 25
+IN_PLAN = "SET LOCAL pgherd.plan = 'on';\n"
+"""What tells a plan's statements from anybody else's, where a superuser runs them (engines/sql/guard.sql)."""
 HOLDS = ("hold_writers", "hold_shard", "hold_readers", "catch_up")
 """The steps of a move's commit that wait for others, in an order that matters; those after them need no order."""
 
@@ -305,7 +307,8 @@ async def _do(connection: Connection, step: Step, group: str, lock_wait_s: float
         return
     with talking_to(group, f"doing {step.kind} {step.target}"):
         try:
-            await connection.execute(f"SET LOCAL lock_timeout = '{int(lock_wait_s * 1000)}ms';\n{step.sql}")
+            settings = f"SET LOCAL lock_timeout = '{int(lock_wait_s * 1000)}ms';\n{IN_PLAN}"
+            await connection.execute(settings + step.sql)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             raise _busy(step, group, error) from error
         except (psycopg.errors.InvalidTableDefinition, psycopg.errors.InvalidFunctionDefinition) as error:
@@ -386,7 +389,7 @@ async def _run_build(connection: Connection, step: Step, group: str) -> None:
             # A server that works on for a client that is dead keeps the next one from clearing up.
             await connection.execute("SET LOCAL client_connection_check_interval = '1s'")
             await connection.execute(f"SET LOCAL lock_timeout = '{int(LOCK_WAIT_S * 1000)}ms'")
-            await connection.execute(step.sql)
+            await connection.execute(IN_PLAN + step.sql)
     except psycopg.errors.LockNotAvailable as error:
         raise _busy(step, group, error) from error
 

@@ -18,6 +18,13 @@ CREATE TABLE IF NOT EXISTS pgherd.topology (
 );
 GRANT SELECT ON pgherd.topology TO PUBLIC;
 
+-- The group that this node is in; no row on a single server.
+CREATE TABLE IF NOT EXISTS pgherd.self (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    group_name text NOT NULL
+);
+GRANT SELECT ON pgherd.self TO PUBLIC;
+
 -- Where each shard is at home at the highest generation: what search functions ask, so that a move leaves them as they are.
 CREATE TABLE IF NOT EXISTS pgherd.home (
     relation text PRIMARY KEY,
@@ -74,6 +81,40 @@ CREATE TABLE IF NOT EXISTS pgherd.load (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 GRANT SELECT, INSERT, UPDATE ON pgherd.load TO PUBLIC;
+
+-- Every call of a model behind an endpoint, noted before it is made, in the endpoint's region: never a text.
+CREATE TABLE IF NOT EXISTS pgherd.model_log (
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    role name NOT NULL,
+    region text,
+    endpoint text NOT NULL,
+    model text NOT NULL,
+    table_name text NOT NULL,
+    purpose text NOT NULL CHECK (purpose IN ('row', 'question')),
+    texts integer NOT NULL,
+    bytes bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS model_log_at ON pgherd.model_log USING brin (at);
+
+-- Entries of both logs that are older than the herd keeps them. Whoever adds an entry runs it, and who reads them.
+CREATE OR REPLACE FUNCTION pgherd.forget_logs() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    days int := (SELECT (document ->> 'log_days')::int FROM pgherd.topology ORDER BY generation DESC LIMIT 1);
+BEGIN
+    IF days IS NOT NULL THEN
+        DELETE FROM pgherd.model_log WHERE at < clock_timestamp() - make_interval(days => days);
+        DELETE FROM pgherd.access_log WHERE at < clock_timestamp() - make_interval(days => days);
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgherd.log_model(region text, endpoint text, model text, table_name text, purpose text,
+    texts integer, bytes bigint) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO pgherd.model_log (role, region, endpoint, model, table_name, purpose, texts, bytes)
+    VALUES (session_user, $1, $2, $3, $4, $5, $6, $7);
+    SELECT pgherd.forget_logs();
+$$;
 
 -- The roles that may read what is at home in a region and nothing else (reader.sql); on that region's nodes only.
 CREATE TABLE IF NOT EXISTS pgherd.reader (

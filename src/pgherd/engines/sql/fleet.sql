@@ -16,12 +16,6 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE TABLE IF NOT EXISTS pgherd.self (
-    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    group_name text NOT NULL
-);
-GRANT SELECT ON pgherd.self TO PUBLIC;
-
 -- The role that links log in as; one for each database, since two herds may share their servers.
 CREATE OR REPLACE FUNCTION pgherd.link_role() RETURNS name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -76,6 +70,16 @@ BEGIN
         END IF;
     END LOOP;
     PERFORM pgherd.map_reader(link, role, s.secret) FROM pgherd.reader, pgherd.reader_secrets(role) s;
+END $$;
+
+-- In the place of a foreign partition whose rows this node may not lead to: a server without a host, and without anybody
+-- who may use it. What its name says is what a query that needs those rows is told.
+CREATE OR REPLACE FUNCTION pgherd.make_barrier(barrier text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_foreign_server WHERE srvname = barrier) THEN
+        EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw', barrier);
+    END IF;
 END $$;
 
 -- A group that leaves: its link goes on the others (not if anything still uses it) …
@@ -234,4 +238,4 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON FUNCTION pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.drop_link, pgherd.drop_search_functions, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.make_barrier, pgherd.drop_link, pgherd.drop_search_functions, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;

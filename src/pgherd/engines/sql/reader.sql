@@ -27,6 +27,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE insufficient_privilege USING MESSAGE = format('%s writes no access log', session_user);
     END IF;
+    PERFORM pgherd.forget_logs();
 END $$;
 REVOKE ALL ON FUNCTION pgherd.log_access FROM PUBLIC;
 

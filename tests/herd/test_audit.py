@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ from pgherd.audit.report import Report
 from pgherd.audit.run import audit
 from pgherd.backup.archive import command_for
 from pgherd.cli.main import main
+from pgherd.herdfile import Endpoint
 from pgherd.local.installation import find
 from pgherd.local.user import server_user
 
 EAST, CENTRAL, WEST = "us-east", "us-central", "us-west"
 
 
-@dataclasses.dataclass
+@dataclass
 class Ground:
     """Three hospitals, each in its region, with a reader of us-east."""
 
@@ -558,11 +559,50 @@ def test_a_temporary_table_is_said_not_to_be_seen(ground: Ground) -> None:
     assert report.outcome.findings == ()
 
 
-def test_a_model_endpoint_without_a_region(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_endpoints_with_and_without_a_region(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHERD_MODEL", "openai:small@https://user:word@models.example/v1?dim=3")
     findings = ground.audit().outcome.findings
     assert {_short(f) for f in findings} == {("endpoint_without_region", V, r, T) for r in (EAST, CENTRAL, WEST)}
     assert all("https://models.example " in f.detail and "word" not in str(f) for f in findings)
+    file = herdfile.read(ground.home)
+    replace(file, embedding={EAST: Endpoint("https://east.example/v1")}).write(ground.home)
+    try:
+        report = ground.audit()
+        assert {f.region for f in report.outcome.findings} == {CENTRAL, WEST}
+        assert [x.target for x in report.outcome.looked if x.what == "embedding endpoint of treatment"] == [
+            "https://east.example"
+        ]
+    finally:
+        file.write(ground.home)
+
+
+def test_a_guard_that_is_off(ground: Ground, planted: Callable[..., None]) -> None:
+    on = "ALTER EVENT TRIGGER pgherd_guard_end ENABLE ALWAYS"
+    planted(WEST, "ALTER EVENT TRIGGER pgherd_guard_end DISABLE", on)
+    assert ground.found() == {("guard_off", R, WEST, T)}
+
+
+def test_a_link_past_a_strict_tablespace(fleet_db: Path) -> None:
+    schema = HOSPITALS.replace("""'{"num_replicas": 1,""", """'{"num_replicas": 1, "strict": true,""")
+    link = """
+        DROP FOREIGN TABLE treatment_new_york;
+        CREATE FOREIGN TABLE treatment_new_york PARTITION OF treatment FOR VALUES IN ('New York')
+            SERVER "pgherd_us-east"
+    """
+
+    async def look() -> tuple[Report, Report]:
+        async with pgherd.connect_async(home=fleet_db) as herd:
+            await apply_to(herd, schema)
+            clean = await audit(herd, herdfile.read(fleet_db), fleet_db)
+            async with herd.engine.connection(WEST) as connection:
+                await connection.execute("SET pgherd.plan = 'on'")
+                for statement in link.strip().split(";"):
+                    await connection.execute(statement.encode())
+            return clean, await audit(herd, herdfile.read(fleet_db), fleet_db)
+
+    clean, report = asyncio.run(look())
+    assert clean.outcome.findings == ()
+    assert [_short(f) for f in report.outcome.findings] == [("strict_link", V, WEST, T)]
 
 
 def test_a_role_with_few_rights_is_told_what_it_could_not_see(ground: Ground, planted: Callable[..., None]) -> None:

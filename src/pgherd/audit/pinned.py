@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..model.names import Name
-from ..model.placement import ANY, Label, Tablespace
+from ..model.placement import Label, Tablespace
 from ..model.schema import Table, TableKind, leaves
 from ..model.topology import Shard, Topology
 
@@ -42,7 +42,7 @@ def pinned_shards(topology: Topology) -> tuple[Pinned, ...]:
     for table in topology.schema.tables:
         for shard in topology.shards(table):
             space = topology.schema.tablespace(shard.tablespace) if shard.tablespace else None
-            if space is not None and any(b.region != ANY for b in space.blocks):
+            if space is not None and space.regions is not None:
                 found.append(Pinned(table, shard, space))
     return tuple(found)
 

@@ -23,6 +23,7 @@ from .probes import (
     directories,
     endpoints,
     extensions,
+    guard,
     homes,
     leftovers,
     links,
@@ -41,7 +42,7 @@ from .world import Seen, World
 
 PROBES: tuple[Probe, ...] = (
     homes.probe, copies.probe, links.probe, logical.probe, standbys.probe, archive.probe, statistics.probe, logs.probe,
-    directories.probe, roles.probe, endpoints.probe, extensions.probe, leftovers.probe,
+    directories.probe, roles.probe, endpoints.probe, extensions.probe, leftovers.probe, guard.probe,
 )  # fmt: skip
 Say = Callable[[str], None]
 

@@ -69,7 +69,17 @@ def _server(world: World, seen: Seen, dbname: str, server: Row, tables: list[Row
                 None if nodes is None else nodes[0],
             )
         else:
-            shut = tuple(p for p in world.at(mine) if not p.allows(seen.node.label))
+            label = seen.node.label
+            led = [p for p in world.at(mine) if not p.allows(label) and any(_is_of(t, p) for t in tables)]
+            barred = tuple(p for p in led if not p.space.readable_at(label))
+            if barred:
+                yield _finding(
+                    world, seen, "strict_link", Severity.VIOLATION, barred,
+                    f"{where} leads to {', '.join(p.shard.name for p in barred)}, whose tablespace is strict: nobody"
+                    f" outside {regions_of(barred)} may be led there",
+                    "pgherd apply puts a barrier in its place", group.primary, str(group.primary.name),
+                )  # fmt: skip
+            shut = tuple(p for p in led if p not in barred)
             if shut:
                 names = len([t for t in tables if any(_is_of(t, p) for p in shut)])
                 yield Looked(

@@ -9,6 +9,7 @@ from ...engines.servers.scripts import all_scripts
 from ...model.names import Name
 from ...model.topology import Topology
 from ...planning.search_function import search_functions
+from ...planning.strict import audiences
 from ..finding import Finding, Looked, Outcome, Severity, outcome
 from ..pinned import Pinned
 from ..world import Row, Seen, World, tables_of
@@ -141,7 +142,8 @@ def _mentions(row: Row, p: Pinned) -> bool:
 def own_bodies(topology: Topology) -> frozenset[str]:
     """The texts of the functions that pgherd makes: from its scripts, and the searches of this schema."""
     texts = list(all_scripts())
-    texts += [text for table in topology.schema.tables for _, text in search_functions(topology, table)]
+    for _, closed in audiences(topology):
+        texts += [text for table in topology.schema.tables for _, text in search_functions(topology, table, closed)]
     return frozenset(found[1].strip() for text in texts for found in _BODY.findall(text))
 
 

@@ -464,3 +464,15 @@ def test_errors_do_not_show_other_values(herd: Herd) -> None:
     for error in (caught.value, second.value):
         assert "hunter2" not in str(error) + error.hint
         assert isinstance(error.__cause__, psycopg.Error)
+
+
+@pytest.mark.long
+def test_a_server_that_takes_nothing_for_seconds_is_waited_for(single: Herd) -> None:
+    apply(single, "CREATE TABLE slow (id bigint PRIMARY KEY, v vector(256));")
+    single.sql(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN IF NEW.id = 100 THEN PERFORM pg_sleep(9); END IF; RETURN NEW; END$$"
+    )
+    single.sql("CREATE TRIGGER wait BEFORE INSERT ON slow FOR EACH ROW EXECUTE FUNCTION wait()")
+    rows = [{"id": i, "v": v} for i, v in enumerate(np.random.default_rng(0).random((20_000, 256), np.float32))]
+    assert single.table("slow").insert(rows) == 20_000

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+import socket
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
 from psycopg import sql
+from psycopg.pq import ConnStatus
 from psycopg.types.json import Json, Jsonb
 
 from ..engines.base import Connection
@@ -17,6 +21,10 @@ from ..model.schema import Column, Table, VectorType
 from ..routing.types import canonical_type
 from .batch import Batch, Values
 from .binary import SIGNATURE, TRAILER, binary_fields, blocks
+
+_PATIENCE_MS = 60_000
+_MANY_ROWS = 1_000
+"""Fewer fit into what the operating system takes for the server, and its machine's end is noticed as soon as ever."""
 
 
 def _is_json(column: Column) -> bool:
@@ -52,7 +60,7 @@ async def copy_into(connection: Connection, relation: Name, table: Table, batch:
         sql.SQL(", ").join(sql.Identifier(c.name) for c in columns),
         sql.SQL("" if fields is None else " (FORMAT BINARY)"),
     )
-    async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    async with connection.cursor() as cursor, patient(connection, batch.n), cursor.copy(statement) as copy:
         if fields is None:
             values = [_as_text(sendable(v, c), c) for v, c in zip(given, columns, strict=True)]
             for row in zip(*values, strict=True):
@@ -62,6 +70,30 @@ async def copy_into(connection: Connection, relation: Name, table: Table, batch:
         for block in blocks(batch.n, fields):
             await copy.write(block)
         await copy.write(TRAILER)
+
+
+@asynccontextmanager
+async def patient(connection: Connection, rows: int) -> AsyncIterator[None]:
+    """Give the server time to take what it is sent: a server that puts rows into an HNSW index, or waits for a lock,
+    reads nothing for seconds, and TCP_USER_TIMEOUT counts that too. Source: Linux manual, tcp(7).
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if (
+        option is None
+        or rows < _MANY_ROWS
+        or connection.pgconn.status != ConnStatus.OK
+        or connection.info.host.startswith("/")
+    ):
+        yield
+        return
+    with socket.socket(fileno=os.dup(connection.fileno())) as tcp:
+        usual = tcp.getsockopt(socket.IPPROTO_TCP, option)
+        tcp.setsockopt(socket.IPPROTO_TCP, option, max(usual, _PATIENCE_MS) if usual else 0)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the connection is no more
+                tcp.setsockopt(socket.IPPROTO_TCP, option, usual)
 
 
 def _for_copy(values: Values, column: Column) -> Values:

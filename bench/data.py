@@ -42,7 +42,10 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """``vectors`` is (n, dim) float32 of length 1; ``questions`` (200, dim), half unseen texts, half noisy rows."""
+    """``vectors`` is (n, dim) float32 of length 1; ``questions`` (200, dim), half unseen texts, half noisy rows.
+
+    ``practice`` are as many more of their kind, to tune with: none of them is among ``questions``.
+    """
 
     ids: NDArray[np.int64]
     regions: list[str]
@@ -50,6 +53,7 @@ class Corpus:
     descriptions: list[str]
     vectors: Vectors
     questions: Vectors
+    practice: Vectors
 
     @property
     def n(self) -> int:
@@ -97,20 +101,22 @@ def corpus(rows: int, dim: int = _MODEL_DIM) -> Corpus:
     rng = np.random.default_rng(SEED)
     catalogue = treatments()
     order = rng.permutation(len(catalogue))
-    asked, kept = order[: QUESTIONS // 2], order[QUESTIONS // 2 :]
+    asked, kept = order[:QUESTIONS], order[QUESTIONS:]
     source = np.resize(kept, rows)
     used = kept[:rows]
     embedded = np.empty((len(catalogue), dim), np.float32)
     for part in (used, asked):
         embedded[part] = _embedded([catalogue[i] for i in part], dim)
-    questions = np.concatenate([embedded[asked], _noisy(embedded[rng.choice(used, QUESTIONS - len(asked))], rng)])
+    near = _noisy(embedded[rng.choice(used, QUESTIONS)], rng)
+    questions, practice = (np.concatenate([embedded[asked[i::2]], near[i::2]]) for i in (0, 1))
     return Corpus(
         ids=np.arange(1, rows + 1, dtype=np.int64),
         regions=[REGIONS[i] for i in rng.integers(0, len(REGIONS), rows).tolist()],
         codes=_texts(catalogue, source, "icd_code"),
         descriptions=_texts(catalogue, source, "description"),
         vectors=_noisy(embedded[source], rng),
-        questions=questions[rng.permutation(QUESTIONS)],
+        questions=questions[rng.permutation(len(questions))],
+        practice=practice,
     )
 
 

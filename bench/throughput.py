@@ -136,7 +136,7 @@ class _Bench:
             effort = self._effort(name, Client(herd, table))
             task = HerdSearch(servers.home, table, q, {"ef_search": effort})
             found.append(self._contender(name, task, servers.pids, str(effort)))
-            herd.table(table).tune()
+            herd.table(table).tune(questions=list(self._data.practice))
             asked = HerdSearch(servers.home, table, q, {"recall": self._setting.recall})
             found.append(self._contender(f"{name}, tuned", asked, servers.pids, f"recall={self._setting.recall}"))
         return found
@@ -184,8 +184,9 @@ def _outcome(
         "Throughput",
         f"{data.n:,} rows: {described(data.dim)}; {CLIENTS} client processes without a pause, {seconds:g} s a round."
         " CPU is that of all client processes and all servers, by the operating system's count. `tuned` is the client"
-        " as it comes: `pgherd index tune`, then `search(recall=…)`; the others are told the least effort that reaches"
-        " the recall. A goal is held against the cheaper of the two, if its recall is no lower.",
+        " as it comes: `index tune` with as many other questions of the same kind, then `search(recall=…)`; the others"
+        " are told the least effort that reaches the recall. A goal is held against the cheaper of the two, if its"
+        " recall is no lower.",
         _goals(contenders, setting.recall),
         [Table(f"{CLIENTS} clients", head, rows)],
         left_out=left_out,

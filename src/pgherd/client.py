@@ -614,22 +614,51 @@ class AsyncTable:
         return request_of(table, indexes, router, vector, k=k, column=target, **options)
 
     async def tune(
-        self, column: str | None = None, *, sample: int = SAMPLE, progress: Progress | None = None
+        self,
+        column: str | None = None,
+        *,
+        sample: int = SAMPLE,
+        questions: Sequence[Any] | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Calibration, ...]:
         """Measure the vector indexes, all or one column's, with ``sample`` questions, for searches to choose by.
 
-        Reads every row ``sample`` times. One calibration a shard and index; kept in the herd. ``progress`` is told the
-        number of questions asked and to be asked in all. Raises BadInput, GroupUnavailable, ServerRefused.
+        They are made of the table's rows, and are rather harder than most: with ``questions`` of your users, texts or
+        vectors as for :meth:`search`, the setting is right for theirs. Reads every row ``sample`` times. One
+        calibration a shard and index; kept in the herd. ``progress`` is told the number of questions asked and to be
+        asked in all. Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
         await self._herd._engine.refresh()  # shards may have moved
         known = self._herd._about(self._name)
         if column is not None:
             vector_column(known.table, column)
+        if questions is not None:
+            column = vector_column(known.table, column).name
+            questions = await self._vectors_of(questions, column)
         found = await tune(
-            self._herd._engine, known.table, known.indexes, column=column, sample=sample, progress=progress
+            self._herd._engine,
+            known.table,
+            known.indexes,
+            column=column,
+            sample=sample,
+            questions=questions,
+            progress=progress,
         )
         self._herd._calibrations.forget()
         return found
+
+    async def _vectors_of(self, questions: Sequence[Any], column: str) -> list[Any]:
+        """Questions with those in words embedded, all at once."""
+        vectors = list(questions)
+        models = [self.model_of(q, column) for q in questions]
+        words = [i for i, m in enumerate(models) if m is not None]
+        if words:
+            model = models[words[0]]
+            assert model is not None
+            made = await asyncio.to_thread(model.embed, [questions[i] for i in words])
+            for i, vector in zip(words, made, strict=True):
+                vectors[i] = vector
+        return vectors
 
     def model_of(
         self,

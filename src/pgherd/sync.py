@@ -192,10 +192,15 @@ class HerdTable:
         return self._loop.run(self._inner.get(key, read=read, max_staleness_s=max_staleness_s))
 
     def tune(
-        self, column: str | None = None, *, sample: int = SAMPLE, progress: Progress | None = None
+        self,
+        column: str | None = None,
+        *,
+        sample: int = SAMPLE,
+        questions: Sequence[Any] | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Calibration, ...]:
         """Measure the vector indexes; see :meth:`pgherd.client.AsyncTable.tune`."""
-        return self._loop.run(self._inner.tune(column, sample=sample, progress=progress))
+        return self._loop.run(self._inner.tune(column, sample=sample, questions=questions, progress=progress))
 
     def search(self, question: Any, k: int = 10, **options: Any) -> Hits:
         """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""

@@ -19,7 +19,7 @@ import pgherd
 from conftest import apply, own_database
 from pgherd.cli.main import main
 from pgherd.client import AsyncHerd
-from pgherd.errors import BadInput, UnknownName
+from pgherd.errors import BadInput, DimensionMismatch, UnknownName
 from pgherd.model.topology import Topology
 from pgherd.sync import Herd, HerdTable
 from pgherd.tuning.curve import DEPTHS, Curve
@@ -347,3 +347,20 @@ def test_of_two_indexes_alike_the_one_that_is_searched_is_measured(single: Herd)
     (calibration,) = single.table("doc").tune(sample=10)
     assert f"INDEX {used} ON" in calibration.definition
     assert used == "b"
+
+
+def test_questions_of_ones_own_are_measured_with(single: Herd) -> None:
+    schema = f"CREATE TABLE note (id bigint PRIMARY KEY, v vector({DIM}));"
+    apply(single, schema)
+    table = single.table("note")
+    table.insert([{"id": i, "v": v} for i, v in enumerate(ROWS[:1000])])
+    apply(single, schema + "CREATE INDEX ON note USING hnsw (v vector_l2_ops) WITH (m = 4, ef_construction = 16);")
+    (found,) = table.tune(questions=[QUESTIONS[0]] * 40)
+    assert found.sample == 40
+    for point in found.curve.points:  # of one question, which is asked again and again, the nearest is found or not
+        assert point.recall[0] in (0.0, 1.0)
+    assert len({p.recall[0] for p in table.tune(sample=40)[0].curve.points} - {0.0, 1.0}) > 0
+    with pytest.raises(DimensionMismatch):
+        table.tune(questions=[[1.0, 2.0]] * 20)
+    with pytest.raises(BadInput, match="a sample of 1 questions"):
+        table.tune(questions=[ROWS[0]])

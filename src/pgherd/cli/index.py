@@ -127,6 +127,10 @@ def tune(
     sample: Annotated[
         int, typer.Option(metavar="N", help="How many questions; every one reads all rows once.")
     ] = SAMPLE,
+    questions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure with these, one a line, rather than with some made of rows."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the curves into a file.")] = None,
     home: HomeOption = None,
     dsn: DsnOption = None,
@@ -135,7 +139,8 @@ def tune(
     """Measure recall and time of the vector indexes, so that searches can choose their settings by recall."""
     if not 0 < recall <= 1:
         raise BadInput(f"recall is {recall}", hint="above 0, up to 1")
-    found = asyncio.run(_tune(table, sample, home, dsn))
+    asked = None if questions is None else _read(questions, table)
+    found = asyncio.run(_tune(table, sample, asked, home, dsn))
     if plot is not None:
         plot.write_text(svg(found, recall), encoding="utf-8")
     entries = tuned(found, recall)
@@ -148,7 +153,18 @@ def tune(
         out.print(f"drawn into {escape(str(plot))}")
 
 
-async def _tune(table: str | None, sample: int, home: Path | None, dsn: str | None) -> list[Calibration]:
+def _read(file: Path, table: str | None) -> list[str]:
+    if table is None:
+        raise BadInput("--questions are asked of one table", hint="name it: pgherd index tune TABLE --questions FILE")
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} can't be read: {error}", hint="a text file in UTF-8, one question a line") from error
+
+
+async def _tune(
+    table: str | None, sample: int, questions: list[str] | None, home: Path | None, dsn: str | None
+) -> list[Calibration]:
     async with connect_async(dsn, home=home) as herd:
         topology = herd.topology
         names = [t.name.sql for t in topology.schema.tables if tunable(t, topology.indexes(t))]
@@ -156,7 +172,7 @@ async def _tune(table: str | None, sample: int, home: Path | None, dsn: str | No
             raise BadInput("no table of this herd has a vector index", hint="pgherd index create TABLE COLUMN")
         found: list[Calibration] = []
         for name in [table] if table else names:
-            found += await tune_with_progress(herd.table(name), None, sample)
+            found += await tune_with_progress(herd.table(name), None, sample, questions)
         return found
 
 

@@ -42,7 +42,9 @@ async def execute_with_progress(
             return await herd.execute(plan, shown.on_step, conduct)
 
 
-async def tune_with_progress(table: AsyncTable, column: str | None, sample: int) -> tuple[Calibration, ...]:
+async def tune_with_progress(
+    table: AsyncTable, column: str | None, sample: int, questions: list[str] | None = None
+) -> tuple[Calibration, ...]:
     """Measure a table's vector indexes, all or one column's."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} questions"),
@@ -51,7 +53,10 @@ async def tune_with_progress(table: AsyncTable, column: str | None, sample: int)
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(escape(f"measuring {table.definition.name}"), total=None)
         return await table.tune(
-            column, sample=sample, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            column,
+            sample=sample,
+            questions=questions,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
 
 

@@ -133,7 +133,7 @@ def request_of(
     return Request(
         table,
         form.shape,
-        _bindable(vector, column, form.distance),
+        bindable(vector, column, form.distance),
         k,
         form.condition,
         form.homes,
@@ -263,7 +263,8 @@ def _wanted(columns: Sequence[str] | None, table: Table) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _bindable(vector: Any, column: Column, metric: Metric) -> Any:
+def bindable(vector: Any, column: Column, metric: Metric) -> Any:
+    """A question as it is sent. Raises BadInput, DimensionMismatch."""
     assert column.vector is not None
     kind, dim = column.vector
     if kind in (VectorType.SPARSEVEC, VectorType.BIT):

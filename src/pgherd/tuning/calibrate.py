@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from statistics import median
+from typing import Any
 
 import psycopg
 
@@ -32,13 +33,17 @@ async def tune(
     *,
     column: str | None = None,
     sample: int = SAMPLE,
+    questions: Sequence[Any] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Calibration, ...]:
     """Measure every hnsw and ivfflat index of ``table`` (or of one column) and keep what was found in the herd.
 
-    Groups are measured at the same time, the shards of one group one after the other. Empty shards are left out.
+    ``questions`` are vectors of the columns' type, ``sample`` of them made of rows if left out. Groups are measured at
+    the same time, the shards of one group one after the other. Empty shards are left out.
     Raises BadInput, GroupUnavailable, ServerRefused.
     """
+    if questions is not None:
+        sample = len(questions)
     if sample < MIN_SAMPLE:
         raise BadInput(f"a sample of {sample} questions says nothing", hint=f"at least {MIN_SAMPLE}; {SAMPLE} is usual")
     subjects = [s for s in tunable(table, indexes) if column in (None, s.column.name)]
@@ -46,7 +51,7 @@ async def tune(
         what = f"column {column!r} of {table.name}" if column else f"table {table.name}"
         raise BadInput(f"{what} has no hnsw or ivfflat index", hint=f"pgherd index create {table.name} COLUMN")
     shards = engine.topology.shards(table)
-    tasks = [await tasks_of(engine, shards, subject, sample) for subject in subjects]
+    tasks = [await tasks_of(engine, shards, subject, sample, questions) for subject in subjects]
     every = [t for of_subject in tasks for t in of_subject]
     count = Count(
         progress, sum(len(t.questions) * (1 + sum(len(efforts_of(f)) for f in t.facts.values())) for t in every)

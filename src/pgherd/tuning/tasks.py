@@ -18,6 +18,7 @@ from ..model.schema import Column, Index, Table, VectorType
 from ..model.topology import Shard
 from ..model.vectors import Metric, served_by
 from ..search.effort import Via, usual_effort
+from ..search.request import bindable
 from ..search.statement import Shape, Statement, statement_of
 from .curve import DEPTHS
 from .indexes import IndexFacts, index_facts
@@ -117,8 +118,10 @@ async def at_homes(
             raise result
 
 
-async def tasks_of(engine: Engine, shards: Sequence[Shard], subject: Subject, sample: int) -> list[Task]:
-    """What to measure of one column. Every shard is asked the same questions, made of rows of all of them."""
+async def tasks_of(
+    engine: Engine, shards: Sequence[Shard], subject: Subject, sample: int, given: Sequence[Any] | None = None
+) -> list[Task]:
+    """What to measure of one column. Every shard is asked the same questions: ``given`` ones, or some made of rows."""
     tasks = []
     name = subject.column.name
     for shard in shards:
@@ -134,11 +137,14 @@ async def tasks_of(engine: Engine, shards: Sequence[Shard], subject: Subject, sa
             tasks.append(Task(shard, subject, first, int(row[0]), alike))
     total = sum(t.rows for t in tasks)
     rows: list[Any] = []
-    for task in tasks:
+    for task in tasks if given is None else ():
         async with engine.connection(task.shard.home) as connection:
             wanted = ceil(2 * sample * task.rows / total)
             rows += await sample_rows(connection, task.shard.relation, name, task.rows, wanted)
-    questions = questions_of(rows, subject.column, subject.metric, sample)
+    if given is None:
+        questions = questions_of(rows, subject.column, subject.metric, sample)
+    else:
+        questions = [bindable(vector, subject.column, subject.metric) for vector in given]
     for task in tasks:
         task.questions = questions
         if task.alike and questions:

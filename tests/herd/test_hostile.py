@@ -130,11 +130,18 @@ def world(fleet_db: Path) -> Iterator[World]:
         {**conninfo, "password": login.reader},
         hostile(**names),
         secrets,
-        lambda: home.execute("SELECT pgherd.make_reader(%s, %s, %s, %s, %s)", made),
+        lambda: restore(home, made),
         shards | {"treatment": (tables["treatment"], mine)},
     )
     for admin in admins:
         admin.close()
+
+
+def restore(home: psycopg.Connection[Any], made: tuple[str, ...]) -> None:
+    """Make the reader anew, as a plan of pgherd does."""
+    with home.transaction():
+        home.execute("SET LOCAL pgherd.plan = 'on'")
+        home.execute("SELECT pgherd.make_reader(%s, %s, %s, %s, %s)", made)
 
 
 def _state(admin: psycopg.Connection[Any], ignored: list[str]) -> dict[str, Any]:

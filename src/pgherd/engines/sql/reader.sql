@@ -63,6 +63,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE format('DROP USER MAPPING IF EXISTS FOR %I SERVER %I', reader, link);
     EXECUTE format('CREATE USER MAPPING FOR %I SERVER %I OPTIONS (user %L, password %L)', reader, link, reader, secret);
+EXCEPTION WHEN OTHERS THEN  -- whose context would be the statement, password and all
+    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
 END $$;
 
 -- What a node that joins the region needs: the reader's password and its scribe's verifier.

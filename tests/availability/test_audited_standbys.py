@@ -17,6 +17,8 @@ from pgherd.audit.run import audit
 from pgherd.local.installation import find
 from pgherd.local.user import server_user
 
+pytestmark = pytest.mark.long
+
 
 def audited(replicated: Replicated) -> Report:
     async def look() -> Report:

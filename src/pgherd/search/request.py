@@ -118,7 +118,7 @@ def request_of(
     """Check a search against ``table``; ``forms`` keeps what was found. Raises BadInput, DimensionMismatch."""
     wanted = columns if columns is None else tuple(columns)
     options = (k, wanted, min_similarity, after is not None, exact, metric, ef_search, recall)
-    asked = tuple((n, type(v), v) for n, v in where.items()) if isinstance(where, dict) else where
+    asked = tuple((n, type(v), v) for n, v in where.items()) if isinstance(where, Mapping) else where
     key = (column.name, asked, *map(type, options), *options)
     try:
         form = None if forms is None or params else forms.get(key)

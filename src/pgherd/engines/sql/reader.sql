@@ -86,8 +86,12 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = one.role) THEN
             EXECUTE format('CREATE ROLE %I', one.role);
         END IF;
-        EXECUTE format('ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT'
-            ' CONNECTION LIMIT 50 PASSWORD %L', one.role, one.password);
+        BEGIN
+            EXECUTE format('ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT'
+                ' CONNECTION LIMIT 50 PASSWORD %L', one.role, one.password);
+        EXCEPTION WHEN OTHERS THEN  -- as in map_reader
+            RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
+        END;
         EXECUTE format('ALTER ROLE %I RESET ALL', one.role);
     END LOOP;
     FOR one IN

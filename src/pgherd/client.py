@@ -296,7 +296,7 @@ class AsyncHerd:
         if found is None or found.topology is not topology:
             table = topology.table(name)
             router = Router(topology.shards(table), {c.name: c.type for c in table.columns})
-            found = self._known[name] = _Known(topology, table, topology.indexes(table), router, {})
+            found = self._known[name] = _Known(topology, table, topology.indexes(table), router, {}, {})
         return found
 
     def embedder(self, table: Table, column: Column) -> Embedder:
@@ -367,6 +367,14 @@ class _Known(NamedTuple):
     indexes: tuple[Index, ...]
     router: Router
     forms: Forms
+    targets: dict[str | None, Column]
+
+    def target(self, column: str | None) -> Column:
+        """The vector column named, or the table's only one. BadInput."""
+        found = self.targets.get(column)
+        if found is None:
+            found = self.targets[column] = vector_column(self.table, column)
+        return found
 
 
 class AsyncTable:
@@ -603,7 +611,7 @@ class AsyncTable:
         options["reads"] = self._herd.reads(reading)
         known = self._herd._about(self._name)
         table, indexes, router = known.table, known.indexes, known.router
-        target = vector_column(table, column)
+        target = known.target(column)
         options["knowledge"], options["narrowing"] = self._herd._calibrations, self._herd._narrowing
         options["forms"] = known.forms
         if words is not None:
@@ -631,9 +639,9 @@ class AsyncTable:
         await self._herd._engine.refresh()  # shards may have moved
         known = self._herd._about(self._name)
         if column is not None:
-            vector_column(known.table, column)
+            known.target(column)
         if questions is not None:
-            column = vector_column(known.table, column).name
+            column = known.target(column).name
             questions = await self._vectors_of(questions, column)
         found = await tune(
             self._herd._engine,
@@ -671,8 +679,8 @@ class AsyncTable:
 
         EmbeddingCrossesRegion for a question to one region, to which ``where`` may narrow it, that has no endpoint.
         """
-        table = self._herd._about(self._name).table
-        target = vector_column(table, column)
+        known = self._herd._about(self._name)
+        table, target = known.table, known.target(column)
         if not isinstance(question, str) or target.vector is None or target.vector[0] not in ("vector", "halfvec"):
             return None
         if not question.strip():

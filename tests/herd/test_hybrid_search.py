@@ -166,7 +166,7 @@ def test_the_text_index_serves_it(single: Herd, single_db: Path) -> None:
     request = single._inner.table("note").request([1.0] * DIM, 5, words="heart attack")
     assert request.words is not None
     relations = (Name("public", "note_east"), Name("public", "note_west"))
-    text = hybrid_statement_of(request.shape, request.words.document, relations, False).text.decode()
+    text = hybrid_statement_of(request.form.shape, request.words.document, relations, False).text.decode()
     values = {**parameters_of(request), "pgherd_q": np.ones(DIM, np.float32)}
     with psycopg.connect(herdfile.read(single_db).dsn(single_db)) as connection:
         register_vector(connection)

@@ -49,9 +49,9 @@ def exactly(options: dict[str, Any]) -> dict[str, Any]:
 def plan_of(herd: Herd, table: HerdTable, column: str, **options: Any) -> str:
     """How the first shard is searched."""
     dim = {"v": DIM, "W": 3000}[column]
-    request = table._inner.request(np.ones(dim, np.float32), K, column=column, **options)
-    shard = request.homes[0].shards[0]
-    text = statement_of(request.shape, (shard.relation,), request.exact, request.effort.via).text.decode()
+    form = table._inner.request(np.ones(dim, np.float32), K, column=column, **options).form
+    shard = form.homes[0].shards[0]
+    text = statement_of(form.shape, (shard.relation,), form.exact, form.effort.via).text.decode()
     question = "'" + str([1] * dim) + f"'::vector({dim})"
     query = "EXPLAIN (COSTS OFF) " + text.replace("%(pgherd_q)s", question).replace("%%", "%")
     return "\n".join(r["QUERY PLAN"] for r in herd.sql(query, region=shard.home))

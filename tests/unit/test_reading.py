@@ -53,7 +53,7 @@ def test_a_standby_is_never_called_fresher_than_it_was_shown_to_be(moves: list[t
 
 
 def test_the_second_node_is_asked_after_a_few_times_of_what_is_usual():
-    assert hedge_after_s([PRIMARY, FRESH]) == pytest.approx(0.003)
+    assert hedge_after_s([PRIMARY._replace(ms=4.0), FRESH._replace(ms=6.0)]) == pytest.approx(0.008)
     assert hedge_after_s([OLD._replace(ms=0.1)]) == MIN_HEDGE_S
     assert hedge_after_s([]) == UNKNOWN_HEDGE_S
 

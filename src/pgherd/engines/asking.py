@@ -18,12 +18,14 @@ from time import perf_counter
 from typing import Any
 
 import psycopg
+from psycopg import abc
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, Format
 
 AnyConnection = psycopg.BaseConnection[Any]
 Enough = Callable[[], bool]
+_Kept = tuple[abc.Transformer, dict[tuple[bytes, tuple[int, ...]], bytes]]
 CANCEL_TIMEOUT_S = 5.0
 _PLACEHOLDER = re.compile(rb"%\((\w+)\)s|%%")
 _FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE, ExecStatus.NONFATAL_ERROR)
@@ -57,11 +59,11 @@ class Question:
         self._started = perf_counter()
         self._pgconn = connection.pgconn
         self._format = Format.BINARY if binary else Format.TEXT
-        self._transformer = Transformer(connection)
         self._text, names = _numbered(text)
         try:
+            self._transformer, self._prepared = _kept(connection)
             self._values = self._transformer.dump_sequence([values[n] for n in names], [PyFormat.AUTO] * len(names))
-            self._prepared = _prepared(connection)
+            self._formats = self._transformer.formats
             self._key = (self._text, tuple(self._transformer.types or ()))
             self._name = self._prepared.get(self._key)
             self._send()
@@ -83,7 +85,7 @@ class Question:
             name = b"pgherd_%d" % len(self._prepared)
             self._pgconn.send_prepare(name, self._text, self._key[1])
         else:
-            self._pgconn.send_query_prepared(self._name, self._values, self._transformer.formats, self._format)
+            self._pgconn.send_query_prepared(self._name, self._values, self._formats, self._format)
         self._pgconn.flush()
 
     def advance(self) -> bool:
@@ -117,12 +119,15 @@ class Question:
         self.ms = (perf_counter() - self._started) * 1000
 
 
-def _prepared(connection: AnyConnection) -> dict[tuple[bytes, tuple[int, ...]], bytes]:
-    """The statements prepared on a connection, kept on the connection itself."""
-    found: dict[tuple[bytes, tuple[int, ...]], bytes] | None = getattr(connection, "pgherd_prepared", None)
+def _kept(connection: AnyConnection) -> _Kept:
+    """How values are sent and read on a connection, and the statements prepared there, kept on the connection itself.
+
+    The driver looks for how to read each column once a transformer: one for each question would look again and again.
+    """
+    found: _Kept | None = getattr(connection, "pgherd_kept", None)
     if found is None:
-        found = {}
-        connection.pgherd_prepared = found  # type: ignore[attr-defined]
+        found = Transformer(connection), {}
+        connection.pgherd_kept = found  # type: ignore[attr-defined]
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +14,7 @@ from ..model.topology import EngineName, Topology
 from ..planning.plan import Plan, Step
 from ..planning.rebalance import Move
 from ..planning.split import Split
+from .asking import AnyConnection, Enough, Question
 from .conduct import Conduct
 
 if TYPE_CHECKING:
@@ -32,7 +33,25 @@ class Transaction(Protocol):
         ...
 
 
-class Engine(Protocol):
+class Lender(Protocol):
+    """Lends connections by group, in autocommit, and waits for what was asked on them: in a loop, or in a thread."""
+
+    async def take(self, group: str, node: str | None = None) -> AnyConnection:
+        """A connection to the group's primary, or to ``node`` of it, to be given back. GroupUnavailable."""
+        ...
+
+    async def give(self, group: str, node: str | None, connection: AnyConnection) -> None:
+        """Take a connection back; one on which something is still under way is closed."""
+        ...
+
+    async def wait(
+        self, questions: Sequence[Question], enough: Enough | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Until all questions are answered, it is ``enough``, or time is up."""
+        ...
+
+
+class Engine(Lender, Protocol):
     """Serves one herd. Opened by :func:`pgherd.engines.open.open_engine`."""
 
     @property

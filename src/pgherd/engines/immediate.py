@@ -7,8 +7,8 @@ drives it to its end. A loop on a second thread would cost a search about a thir
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -16,6 +16,7 @@ from pgvector.psycopg import register_vector
 from psycopg.pq import TransactionStatus
 
 from . import wire
+from .asking import AnyConnection, Enough, Question, wait_for
 from .failures import talking_to
 from .servers.pool import is_alive
 
@@ -34,33 +35,32 @@ class Immediate:
         self._idle: dict[tuple[str, str | None], list[SyncConnection]] = {}
         self._lock = threading.Lock()
 
-    @asynccontextmanager
-    async def connection(self, group: str, node: str | None = None) -> AsyncIterator[SyncConnection]:
-        """A connection to the group's primary, or to ``node``, for the length of the block.
-
-        GroupUnavailable without an answer.
-        """
-        connection = self._take(group, node) or self._open(group, node)
-        try:
-            yield connection
-        finally:
-            self._give(group, node, connection)
-
-    def _take(self, group: str, node: str | None) -> SyncConnection | None:
+    async def take(self, group: str, node: str | None = None) -> SyncConnection:
+        """A connection to the group's primary, or to ``node``; GroupUnavailable without an answer."""
         while True:
             with self._lock:
                 idle = self._idle.get((group, node))
                 found = idle.pop() if idle else None
-            if found is None or is_alive(found, primary=node is None):
+            if found is None:
+                return self._open(group, node)
+            if is_alive(found, primary=node is None):
                 return found
             found.close()
 
-    def _give(self, group: str, node: str | None, connection: SyncConnection) -> None:
+    async def give(self, group: str, node: str | None, connection: AnyConnection) -> None:
+        """Take a connection back."""
+        assert isinstance(connection, psycopg.Connection)
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.close()  # broken, interrupted by Ctrl-C, or another node was faster
             return
         with self._lock:
             self._idle.setdefault((group, node), []).append(connection)
+
+    async def wait(
+        self, questions: Sequence[Question], enough: Enough | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Wait in the caller's thread; see :func:`pgherd.engines.asking.wait_for`."""
+        wait_for(questions, enough, timeout_s)
 
     def _open(self, group: str, node: str | None) -> SyncConnection:
         with talking_to(group, "connecting"):

@@ -9,17 +9,15 @@ Source: Dean and Barroso, The Tail at Scale, 2013.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
-from ..engines.asking import AnyConnection, Enough, Question, wait_for, wait_for_async
-from ..engines.base import Engine
-from ..engines.immediate import Immediate
+from ..engines.asking import AnyConnection, Enough, Question
 from ..engines.reading import Read, Reading
 from ..engines.standbys import Standbys
 from ..errors import GroupUnavailable
+from .loans import Loans
 
 
 class Reads(NamedTuple):
@@ -86,12 +84,12 @@ def nodes_for(reads: Reads | None, home: str) -> list[str | None]:
     return nodes
 
 
-async def connect(source: Engine | Immediate, stack: AsyncExitStack, part: Asked) -> None:
+async def connect(loans: Loans, part: Asked) -> None:
     """Connect a part to the first of its nodes that can be reached; GroupUnavailable when there is none."""
     while True:
         node = part.nodes.pop(0)
         try:
-            part.connection = await stack.enter_async_context(_open(source, part.home, node))
+            part.connection = await loans.take(part.home, node)
         except GroupUnavailable:
             if not part.nodes:
                 raise
@@ -100,13 +98,8 @@ async def connect(source: Engine | Immediate, stack: AsyncExitStack, part: Asked
         return
 
 
-def _open(source: Engine | Immediate, home: str, node: str | None):  # type: ignore[no-untyped-def]
-    return source.connection(home) if node is None else source.connection(home, node)
-
-
 async def answers(
-    source: Engine | Immediate,
-    stack: AsyncExitStack,
+    loans: Loans,
     parts: Sequence[P],
     reads: Reads | None,
     prepare: Prepare[P],
@@ -119,8 +112,8 @@ async def answers(
     for part in parts:
         part.tries = [_try(part, ask)]
     if reads is not None and any(p.nodes for p in parts):
-        await _hedge(source, stack, parts, reads, prepare, ask)
-    await _wait(source, parts)
+        await _hedge(loans, parts, reads, prepare, ask)
+    await _wait(loans, parts)
     for part in parts:
         best = next((t for t in part.tries if t.is_answered), part.tries[-1])
         part.node, part.connection, part.question = best.node, best.connection, best.question
@@ -129,8 +122,7 @@ async def answers(
 
 
 async def _hedge(
-    source: Engine | Immediate,
-    stack: AsyncExitStack,
+    loans: Loans,
     parts: Sequence[P],
     reads: Reads,
     prepare: Prepare[P],
@@ -138,13 +130,13 @@ async def _hedge(
 ) -> None:
     while True:
         patience_s = max(reads.standbys.hedge_after_s(p.home) for p in parts)
-        await _wait(source, parts, patience_s)
+        await _wait(loans, parts, patience_s)
         behind = [p for p in parts if p.nodes and not any(t.is_answered for t in p.tries)]
         if not behind:
             return
         for part in behind:
             try:
-                await connect(source, stack, part)
+                await connect(loans, part)
                 await prepare(part)
             except GroupUnavailable:
                 continue
@@ -156,15 +148,12 @@ def _try(part: P, ask: Ask[P]) -> Try:
     return Try(part.node, part.connection, ask(part))
 
 
-async def _wait(source: Engine | Immediate, parts: Sequence[Asked], timeout_s: float | None = None) -> None:
+async def _wait(loans: Loans, parts: Sequence[Asked], timeout_s: float | None = None) -> None:
     questions = [t.question for p in parts for t in p.tries]
     enough: Enough | None = None
     if len(questions) > len(parts):
         enough = lambda: all(p.is_over for p in parts)  # noqa: E731
-    if isinstance(source, Immediate):
-        wait_for(questions, enough, timeout_s)
-    else:
-        await wait_for_async(questions, enough, timeout_s)
+    await loans.lender.wait(questions, enough, timeout_s)
 
 
 def _note(standbys: Standbys, part: Asked) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from .request import Page, Request
 
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hit:
     """One row: its distance to the question, its columns, and where it lives.
 
@@ -32,8 +33,7 @@ class Hit:
         return document if self.score is None else {"score": self.score, **document}
 
 
-@dataclass(frozen=True, slots=True)
-class GroupTiming:
+class GroupTiming(NamedTuple):
     """How long a group took to answer, in milliseconds, seen from the client.
 
     ``node`` is which of its nodes answered, where that was a choice.
@@ -76,21 +76,14 @@ def merge(lists: Sequence[Sequence[Row]], k: int, max_distance: float | None = N
 
     A row begins with its distance. NaN is no distance: a vector of zeros is at no cosine distance from anything.
     """
-    near = [(row, number) for number, rows in enumerate(lists) for row in rows if row[0] == row[0]]
-    near.sort(key=_distance)
-    if max_distance is not None:
-        near = [pair for pair in near if pair[0][0] <= max_distance]
-    return near[:k]
-
-
-def _distance(pair: tuple[Row, int]) -> float:
-    distance: float = pair[0][0]
-    return distance
+    near = [(row[0], row, number) for number, rows in enumerate(lists) for row in rows if row[0] == row[0]]
+    near.sort(key=itemgetter(0))
+    return [(row, number) for far, row, number in near[:k] if max_distance is None or far <= max_distance]
 
 
 def next_page(request: Request, hits: Sequence[Hit]) -> Page | None:
     """Where to go on after these hits; None when there are no more."""
-    if len(hits) < request.k or request.words or not request.table.primary_key:
+    if len(hits) < request.k or request.words or not request.form.shape.key:
         return None
     last = hits[-1].distance
     keys = tuple(h.key for h in hits if h.distance == last)

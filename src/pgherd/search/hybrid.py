@@ -59,7 +59,8 @@ def hybrid_request_of(
     document = document_of(table, indexes, column, text_column, text_config)
     request = request_of(table, indexes, router, vector, k=k, column=column, **options)
     depth = min(MAX_K, max(MIN_DEPTH, 4 * k))
-    return replace(request, k=depth, shape=request.shape._replace(k=depth), words=Words(words, document, k))
+    form = request.form._replace(shape=request.form.shape._replace(k=depth))
+    return request._replace(form=form, k=depth, words=Words(words, document, k))
 
 
 @lru_cache(maxsize=MAX_TEXTS)

@@ -44,38 +44,14 @@ class Home(NamedTuple):
     relations: tuple[Name, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A search that can be carried out. ``vector`` is the question as it is sent; ``exact``: reads every row.
+class Form(NamedTuple):
+    """All of a request but its question, checked. ``whole``: its ``homes`` hold all shards of the table.
 
-    With ``words`` it is a hybrid one, and ``k`` is how many rows of each list are looked at. ``homes`` are asked;
-    ``whole``: those are all shards of the table.
+    ``exact``: every row is read. Without an ``aim``, ``effort`` is what the caller said; with one, it is for indexes of
+    which nothing is known.
     """
 
     table: Table
-    shape: Shape
-    vector: Any
-    k: int
-    condition: Condition
-    homes: tuple[Home, ...]
-    whole: bool
-    columns: tuple[str, ...]
-    exact: bool
-    max_distance: float | None
-    after: Page | None
-    effort: Effort
-    """settings of the indexes; with an ``aim``, of those that ``knowledge`` knows nothing of"""
-    aim: Aim | None = None
-    knowledge: Knowledge | None = None
-    words: Words | None = None
-    narrowing: Narrowing | None = None
-    reads: Reads | None = None
-    """where it may be answered; None: by the primaries"""
-
-
-class Form(NamedTuple):
-    """All of a request but its question, checked. ``whole``: it asks all shards of its table."""
-
     shape: Shape
     condition: Condition
     homes: tuple[Home, ...]
@@ -85,7 +61,23 @@ class Form(NamedTuple):
     exact: bool
     max_distance: float | None
     effort: Effort
-    aim: Aim
+    aim: Aim | None
+
+
+class Request(NamedTuple):
+    """A search that can be carried out. ``vector`` is the question as it is sent, ``k`` how many rows a list gives.
+
+    With ``words`` it is a hybrid one. ``reads``: where it may be answered; None: by the primaries.
+    """
+
+    form: Form
+    vector: Any
+    k: int
+    after: Page | None
+    knowledge: Knowledge | None
+    narrowing: Narrowing | None
+    reads: Reads | None
+    words: Words | None = None
 
 
 Forms = dict[tuple[Any, ...], Form]
@@ -130,24 +122,7 @@ def request_of(
             if len(forms) >= MAX_FORMS:
                 forms.clear()
             forms[key] = form
-    return Request(
-        table,
-        form.shape,
-        bindable(vector, column, form.distance),
-        k,
-        form.condition,
-        form.homes,
-        form.whole,
-        form.columns,
-        form.exact,
-        form.max_distance,
-        after,
-        form.effort,
-        form.aim if knowledge is not None and ef_search is None else None,
-        knowledge,
-        narrowing=narrowing,
-        reads=reads,
-    )
+    return Request(form, bindable(vector, column, form.distance), k, after, knowledge, narrowing, reads)
 
 
 def _homes(table: Table, shards: Sequence[Shard]) -> tuple[Home, ...]:
@@ -206,7 +181,9 @@ def _form(
     if ef_search is not None:
         effort = with_index(effort._replace(ef_search=ef_search), kinds[0] if kinds else own, own, k)
     shards = condition.shards(router)
+    aim = Aim(column.name, distance, recall or DEFAULT_RECALL, recall is not None, own, kinds, effort)
     return Form(
+        table,
         shape,
         condition,
         _homes(table, shards),
@@ -216,7 +193,7 @@ def _form(
         exact or recall == 1 or not kinds,
         None if min_similarity is None else distance.max_distance(min_similarity, dim),
         effort,
-        Aim(column.name, distance, recall or DEFAULT_RECALL, recall is not None, own, kinds, effort),
+        aim if ef_search is None else None,
     )
 
 
@@ -293,7 +270,7 @@ def bindable(vector: Any, column: Column, metric: Metric) -> Any:
 
 def parameters_of(request: Request) -> dict[str, Any]:
     """The values of the statement's parameters."""
-    values = {**request.condition.parameters, "pgherd_q": request.vector}
+    values = {**request.form.condition.parameters, "pgherd_q": request.vector}
     if request.words is not None:
         values["pgherd_words"] = request.words.text
     if request.after is not None:

@@ -1,19 +1,17 @@
 """Ask all groups at once and gather. Guards invariant 5: min(k, matching) rows in order, or an error naming a group.
 
-One coroutine for both clients: over an :class:`Immediate` none of its awaits suspends, and no event loop is needed.
+One coroutine for both clients: over an ``Immediate`` lender none of its awaits suspends, and no event loop is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from ..engines.asking import Question, wait_for, wait_for_async
-from ..engines.base import Engine
+from ..engines.asking import Question
+from ..engines.base import Lender
 from ..engines.failures import talking_to, translate
-from ..engines.immediate import Immediate
 from ..errors import GroupUnavailable
 from ..model.names import Name
 from ..model.topology import Shard
@@ -21,9 +19,12 @@ from .effort import Effort
 from .hedging import Asked, answers, connect, nodes_for
 from .hits import GroupTiming, Hit, Hits, Row, merge, next_page
 from .hybrid import NEAR, fuse, hits_of, hybrid_statement_of
+from .loans import Loans
 from .narrowing import Matching, estimate_statement, estimated_rows, under_condition
 from .request import Request, parameters_of
 from .statement import Statement, own_type, statement_of
+
+_UNKNOWN = Effort(0)
 
 
 @dataclass(slots=True)
@@ -36,30 +37,31 @@ class _Part(Asked):
     """what it gave: distance, number of the shard, columns, key; of a hybrid search, see ``hits_of``"""
     ms: float = 0.0
     missing: bool = False
-    effort: Effort = field(default_factory=lambda: Effort(0))
+    effort: Effort = _UNKNOWN
 
 
-async def scatter(source: Engine | Immediate, request: Request, *, partial: bool = False) -> Hits:
+async def scatter(lender: Lender, request: Request, *, partial: bool = False) -> Hits:
     """Carry a search out.
 
     Raises GroupUnavailable naming the group when one that could hold a hit doesn't answer, unless ``partial``.
     """
-    parts = [_Part(*home) for home in request.homes]
-    async with AsyncExitStack() as connections:
+    parts = [_Part(*home) for home in request.form.homes]
+    loans = Loans(lender)
+    try:
         for part in parts:
             try:
                 part.nodes = nodes_for(request.reads, part.home)
-                await connect(source, connections, part)
+                await connect(loans, part)
                 part.effort = await _effort(part.connection, part, request)
             except GroupUnavailable:
                 _miss(part, partial)
-        await _narrow(source, request, parts, partial=partial)
+        await _narrow(lender, request, parts, partial=partial)
         for part in parts:
             try:
                 await _set_effort(part)
             except GroupUnavailable:
                 _miss(part, partial)
-        await _ask(source, connections, request, parts, partial=partial)
+        await _ask(loans, request, parts, partial=partial)
         short = [p for p in parts if not p.missing and not p.effort.exact and _near(request, p) < request.k]
         if short:
             # An index scan gives up after hnsw.max_scan_tuples, and misses rows no edge leads to; what it did not
@@ -67,7 +69,9 @@ async def scatter(source: Engine | Immediate, request: Request, *, partial: bool
             for part in short:
                 part.effort = part.effort._replace(exact=True)
                 _learn(request, part, Matching(0, 1))
-            await _ask(source, connections, request, short, partial=partial)
+            await _ask(loans, request, short, partial=partial)
+    finally:
+        await loans.end()
     best = _best(request, parts)
     timings = [GroupTiming(p.home, p.ms, p.node) for p in parts]
     return Hits(best, timings, [p.home for p in parts if p.missing], next_page(request, best))
@@ -76,24 +80,25 @@ async def scatter(source: Engine | Immediate, request: Request, *, partial: bool
 def _near(request: Request, part: _Part) -> int:
     """How many rows a part gave for their distance."""
     if request.words is None:
-        return len(part.rows) - sum(int(row[0] != row[0]) for row in part.rows)
+        rows = part.rows  # a NaN, which no index gives, is the greatest of all: without one at the end there is none
+        return len(rows) if not rows or rows[-1][0] == rows[-1][0] else sum(int(row[0] == row[0]) for row in rows)
     return len(_lists(request, part)[NEAR])
 
 
 def _best(request: Request, parts: Sequence[_Part]) -> list[Hit]:
-    columns = request.columns
+    columns = request.form.columns
     if request.words is not None:
         return fuse([_lists(request, p) for p in parts], request.k, request.words.k)
     width = 2 + len(columns)
     return [
         Hit(row[0], dict(zip(columns, row[2:width], strict=True)), part.shards[row[1]].name, part.home, row[width:])
-        for row, number in merge([p.rows for p in parts], request.k, request.max_distance)
+        for row, number in merge([p.rows for p in parts], request.k, request.form.max_distance)
         for part in (parts[number],)
     ]
 
 
 def _lists(request: Request, part: _Part) -> tuple[list[Hit], list[Hit]]:
-    return hits_of(part.rows, request.columns, [s.name for s in part.shards], part.home)
+    return hits_of(part.rows, request.form.columns, [s.name for s in part.shards], part.home)
 
 
 def _miss(part: _Part, partial: bool) -> None:
@@ -103,16 +108,7 @@ def _miss(part: _Part, partial: bool) -> None:
     part.missing, part.rows = True, ()
 
 
-async def _wait(source: Engine | Immediate, questions: Sequence[Question]) -> None:
-    if isinstance(source, Immediate):
-        wait_for(questions)
-    else:
-        await wait_for_async(questions)
-
-
-async def _ask(
-    source: Engine | Immediate, stack: AsyncExitStack, request: Request, parts: Sequence[_Part], *, partial: bool
-) -> None:
+async def _ask(loans: Loans, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:
     asked = [p for p in parts if not p.missing]
     values = parameters_of(request)
 
@@ -121,7 +117,7 @@ async def _ask(
         statement = _statement(request, part.relations, part.effort)
         return Question(part.connection, statement.text, values, binary=statement.binary)
 
-    await answers(source, stack, asked, request.reads, _set_effort, ask)
+    await answers(loans, asked, request.reads, _set_effort, ask)
     for part in asked:
         try:
             _take(request, part)
@@ -131,13 +127,13 @@ async def _ask(
 
 def _statement(request: Request, relations: tuple[Name, ...], effort: Effort) -> Statement:
     if request.words is not None:
-        return hybrid_statement_of(request.shape, request.words.document, relations, effort.exact, effort.via)
-    return statement_of(request.shape, relations, effort.exact, effort.via)
+        return hybrid_statement_of(request.form.shape, request.words.document, relations, effort.exact, effort.via)
+    return statement_of(request.form.shape, relations, effort.exact, effort.via)
 
 
-async def _narrow(source: Engine | Immediate, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:
+async def _narrow(lender: Lender, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:
     """Let groups read every row where an index scan would look for rows that match for too long."""
-    shape, values, known = request.shape, request.condition.parameters, request.narrowing
+    shape, values, known = request.form.shape, request.form.condition.parameters, request.narrowing
     if not shape.condition or known is None:
         return
     asked = [p for p in parts if not p.missing and not p.effort.exact]
@@ -148,7 +144,7 @@ async def _narrow(source: Engine | Immediate, request: Request, parts: Sequence[
             text = estimate_statement(shape.alias, part.relations, condition)
             part.question = Question(part.connection, text, values if condition else {}, binary=False)
         if unknown:
-            await _wait(source, [p.question for p in unknown if p.question is not None])
+            await lender.wait([p.question for p in unknown if p.question is not None])
         for part in unknown:
             try:
                 _keep_estimate(request, part, condition)
@@ -163,7 +159,7 @@ async def _narrow(source: Engine | Immediate, request: Request, parts: Sequence[
 def _expected(request: Request, part: _Part, condition: str) -> Matching | None:
     assert request.narrowing is not None
     if condition:
-        return request.narrowing.expected(part.home, part.relations, condition, request.condition.parameters)
+        return request.narrowing.expected(part.home, part.relations, condition, request.form.condition.parameters)
     rows = request.narrowing.rows(part.home, part.relations)
     return None if rows is None else Matching(rows, rows)
 
@@ -174,7 +170,7 @@ def _keep_estimate(request: Request, part: _Part, condition: str) -> None:
     assert known is not None
     part.ms += question.ms
     if question.error is not None:
-        raise translate(question.error, part.home, f"searching {request.table.name}") from question.error
+        raise translate(question.error, part.home, f"searching {request.form.table.name}") from question.error
     found = estimated_rows(question.rows)
     if condition:
         _learn(request, part, Matching(found, known.rows(part.home, part.relations) or found))
@@ -183,9 +179,9 @@ def _keep_estimate(request: Request, part: _Part, condition: str) -> None:
 
 
 def _learn(request: Request, part: _Part, found: Matching) -> None:
-    if request.narrowing is not None and request.shape.condition:
-        values = request.condition.parameters
-        request.narrowing.learn(part.home, part.relations, request.shape.condition, values, found)
+    if request.narrowing is not None and request.form.shape.condition:
+        values = request.form.condition.parameters
+        request.narrowing.learn(part.home, part.relations, request.form.shape.condition, values, found)
 
 
 def _take(request: Request, part: _Part) -> None:
@@ -193,17 +189,18 @@ def _take(request: Request, part: _Part) -> None:
     assert question is not None
     part.ms += question.ms
     if question.error is not None:
-        raise translate(question.error, part.home, f"searching {request.table.name}") from question.error
+        raise translate(question.error, part.home, f"searching {request.form.table.name}") from question.error
     part.rows = question.rows
 
 
 async def _effort(connection: Any, part: _Part, request: Request) -> Effort:
     """The effort that a part needs."""
-    if request.exact:
-        return request.effort._replace(exact=True)
-    if request.aim is None or request.knowledge is None:
-        return request.effort
-    return await request.knowledge.effort(connection, part.home, part.relations, request.k, request.aim, request.whole)
+    form = request.form
+    if form.exact:
+        return form.effort._replace(exact=True)
+    if form.aim is None or request.knowledge is None:
+        return form.effort
+    return await request.knowledge.effort(connection, part.home, part.relations, request.k, form.aim, form.whole)
 
 
 async def _set_effort(part: _Part) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
+
+import psycopg
 
 from ...errors import GroupUnavailable, HerdError, NoSuchHerd, StalePlan, UnknownName
 from ...model.schema import Schema
@@ -17,6 +19,7 @@ from ...planning.move import plan_moves
 from ...planning.plan import Plan, Step, Traits
 from ...planning.rebalance import Move
 from ...planning.split import Split, plan_splits
+from ..asking import AnyConnection, Enough, Question, wait_for_async
 from ..base import Connection, OnStep
 from ..conduct import Conduct
 from ..failures import talking_to
@@ -214,6 +217,21 @@ class ServersEngine:
         async with self._pools.connection(group, node) as connection:
             with talking_to(group):
                 yield connection
+
+    async def take(self, group: str, node: str | None = None) -> Connection:
+        """As :meth:`connection`, until it is given back."""
+        return await self._pools.take(group, transaction=False, node=node)
+
+    async def give(self, group: str, node: str | None, connection: AnyConnection) -> None:
+        """Take a connection back."""
+        assert isinstance(connection, psycopg.AsyncConnection)
+        await self._pools.give(group, connection)
+
+    async def wait(
+        self, questions: Sequence[Question], enough: Enough | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Wait in the event loop; see :func:`pgherd.engines.asking.wait_for_async`."""
+        await wait_for_async(questions, enough, timeout_s)
 
     def conninfo(self, group: str) -> dict[str, Any]:
         """The libpq parameters that reach the group's primary as last known."""

@@ -642,7 +642,7 @@ class AsyncTable:
             known.target(column)
         if questions is not None:
             column = known.target(column).name
-            questions = await self._vectors_of(questions, column)
+            questions = await self.vectors_of(questions, column)
         found = await tune(
             self._herd._engine,
             known.table,
@@ -655,8 +655,8 @@ class AsyncTable:
         self._herd._calibrations.forget()
         return found
 
-    async def _vectors_of(self, questions: Sequence[Any], column: str) -> list[Any]:
-        """Questions with those in words embedded, all at once."""
+    async def vectors_of(self, questions: Sequence[Any], column: str) -> list[Any]:
+        """Questions for one column with those in words embedded, all at once. Raises BadInput."""
         vectors = list(questions)
         models = [self.model_of(q, column) for q in questions]
         words = [i for i, m in enumerate(models) if m is not None]

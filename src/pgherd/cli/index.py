@@ -139,7 +139,9 @@ def tune(
     """Measure recall and time of the vector indexes, so that searches can choose their settings by recall."""
     if not 0 < recall <= 1:
         raise BadInput(f"recall is {recall}", hint="above 0, up to 1")
-    asked = None if questions is None else _read(questions, table)
+    if questions is not None and table is None:
+        raise BadInput("--questions are asked of one table", hint="name it: pgherd index tune TABLE --questions FILE")
+    asked = None if questions is None else lines_of(questions)
     found = asyncio.run(_tune(table, sample, asked, home, dsn))
     if plot is not None:
         plot.write_text(svg(found, recall), encoding="utf-8")
@@ -153,13 +155,15 @@ def tune(
         out.print(f"drawn into {escape(str(plot))}")
 
 
-def _read(file: Path, table: str | None) -> list[str]:
-    if table is None:
-        raise BadInput("--questions are asked of one table", hint="name it: pgherd index tune TABLE --questions FILE")
+def lines_of(file: Path) -> list[str]:
+    """The questions in a file. Raises BadInput."""
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file} can't be read: {error}", hint="a text file in UTF-8, one question a line") from error
+    if not lines:
+        raise BadInput(f"{file} holds no question", hint="a text file in UTF-8, one question a line")
+    return lines
 
 
 async def _tune(

@@ -47,6 +47,15 @@ def questions_of(rows: Sequence[Any], column: Column, metric: Metric, n: int, se
     """``n`` questions ready to be sent, made of ``rows`` as the driver gave them; fewer only if rows are no use."""
     assert column.vector is not None
     kind = column.vector[0]
+    return [_sendable(m, kind) for m in mixtures_of(rows, column, metric, n, seed)]
+
+
+def mixtures_of(
+    rows: Sequence[Any], column: Column, metric: Metric, n: int, seed: int = 0
+) -> list[NDArray[np.float32] | NDArray[np.bool_]]:
+    """The same questions as arrays of the column's dimensions, as a table's ``search`` takes them."""
+    assert column.vector is not None
+    kind = column.vector[0]
     rng = np.random.default_rng(seed)
     arrays = [_array(row, kind) for row in rows]
     arrays = [a for a in arrays if a.any() or metric is not Metric.COSINE]
@@ -60,7 +69,7 @@ def questions_of(rows: Sequence[Any], column: Column, metric: Metric, n: int, se
         if len(one) != len(other):  # a column without a fixed dimension
             other = one
         mixed.append(_mix(one, other, float(share), kind, rng))
-    return [_sendable(m, kind) for m in mixed if m.any() or metric is not Metric.COSINE]
+    return [m for m in mixed if m.any() or metric is not Metric.COSINE]
 
 
 def _array(row: Any, kind: VectorType) -> NDArray[Any]:

@@ -128,13 +128,11 @@ async def tasks_of(
         async with engine.connection(shard.home) as connection:
             there = [f for f in await index_facts(connection, shard) if f.valid]
             facts = {s: [f for f in there if f.serves(name, subject.metric, s)] for s in subject.stored}
-            query = sql.SQL("SELECT count({}) FROM {}")
-            done = await connection.execute(query.format(sql.Identifier(name), sql.Identifier(*shard.relation)))
-            row = await done.fetchone()
-        if any(facts.values()) and row and row[0]:
+            count = await count_of(connection, shard, name)
+        if any(facts.values()) and count:
             first = {stored: found[0] for stored, found in facts.items() if found}
             alike = {stored: found for stored, found in facts.items() if len(found) > 1}
-            tasks.append(Task(shard, subject, first, int(row[0]), alike))
+            tasks.append(Task(shard, subject, first, count, alike))
     total = sum(t.rows for t in tasks)
     rows: list[Any] = []
     for task in tasks if given is None else ():
@@ -151,6 +149,14 @@ async def tasks_of(
             async with engine.connection(task.shard.home) as connection:
                 await _choose(connection, task)
     return tasks if questions else []
+
+
+async def count_of(connection: Connection, shard: Shard, column: str) -> int:
+    """How many rows of a shard have a value in that column."""
+    query = sql.SQL("SELECT count({}) FROM {}")
+    done = await connection.execute(query.format(sql.Identifier(column), sql.Identifier(*shard.relation)))
+    row = await done.fetchone()
+    return int(row[0]) if row else 0
 
 
 async def _choose(connection: Connection, task: Task) -> None:

@@ -38,6 +38,7 @@ class Ballot(threading.Thread):
             for n in spec.peers
         }
         self._leaders: dict[str, str | None] = {}
+        self._asked: dict[str, keys.Handover] = {}
         self._votes: dict[tuple[str, str], int] = {}
         self._dropped: dict[str, float] = {}
         self._said: dict[str, str] = {}
@@ -46,6 +47,10 @@ class Ballot(threading.Thread):
         """Whether the leader key named ``node`` when it was last read; None if it could not be."""
         found = self._leaders.get(node.group, "")
         return None if found == "" else found == node.name
+
+    def handover(self, node: WatchedNode) -> keys.Handover | None:
+        """What ``node`` is asked to hand over; it is told once."""
+        return self._asked.pop(node.name, None)
 
     def run(self) -> None:
         """Judge for ever."""
@@ -76,6 +81,10 @@ class Ballot(threading.Thread):
                 (pulse.wanted.set if pulse.node.name == name else pulse.wanted.clear)()
         for key in [k for k in self._votes if k[0] == group and k[1] != name]:
             self._withdraw(*key)
+        if any(n.name == name for n in self._spec.nodes):
+            asked = keys.asked(self._store, group)
+            if asked is not None and asked.old == name:
+                self._asked[asked.old] = asked
         pulse_of = self._pulses.get(name or "")
         if entry is None or name is None or pulse_of is None:
             return False

@@ -248,10 +248,10 @@ class DiskFull(Fault):
 
 
 class Switchover(Fault):
-    """A standby becomes primary, as planned; which, Patroni decides."""
+    """A standby becomes primary, as planned; any that is in step."""
 
     name = "switchover"
-    how = "a switchover through Patroni"
+    how = "a planned switchover"
 
     def strike(self, written: OnWrite) -> Sequence[str]:
         """Ask for it."""

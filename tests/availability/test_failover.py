@@ -24,7 +24,7 @@ from pgherd.availability.watcher import SECOND_WATCHER
 from pgherd.errors import BadInput, InDoubt, LocalServerError, UnknownName
 from pgherd.herdfile import HerdNode
 from pgherd.local import machine
-from pgherd.local.processes import is_alive
+from pgherd.local.processes import Processes, is_alive
 from pgherd.sync import Herd
 
 pytestmark = pytest.mark.long
@@ -212,6 +212,34 @@ def test_a_member_of_etcd_that_lost_its_data_joins_the_others_again(replicated: 
 
     wait_until(healthy)
     assert (data / "member").exists()
+    wait_until(replicated.in_step)
+
+
+def test_a_failover_right_after_an_outage_of_etcd(replicated: Replicated, writer: Writer) -> None:
+    """Standbys that a primary has told that it goes on without etcd take it for the leader for 20 s more."""
+    old = replicated.primary()
+    others = [n for n in replicated.nodes if n != old]
+    members = [Processes(replicated.home / "machines" / m.name / "etcd") for m in replicated.file.etcd]
+
+    def in_failsafe(node: HerdNode) -> bool:
+        with urllib.request.urlopen(f"http://{node.host}:{node.rest_port}/patroni", timeout=5) as answer:
+            return "failsafe_mode_is_active" in json.load(answer)
+
+    for member in members:
+        member.signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: all(in_failsafe(n) for n in others))
+        writer.more()
+    finally:
+        for member in members:
+            member.signal(signal.SIGCONT)
+    with closing(machine.read(replicated.machine(old)).store()) as store:
+        wait_until(lambda: keys.leader(store, "main"))
+    killed_server(replicated, old)
+    replicated.new_primary(old)
+    logs = [(replicated.machine(n) / "watcher.log").read_text() for n in others]
+    assert any(f"takes {old.name} for the primary still" in log for log in logs)
+    writer.more()
     wait_until(replicated.in_step)
 
 

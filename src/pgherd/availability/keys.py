@@ -101,6 +101,16 @@ def drop_leader(
     return store.delete_if(entry, unchanged=(found,), present=present, put=put)
 
 
+def dropped(store: Store, group: str) -> str | None:
+    """Whose leader key a watcher has dropped, while nobody has taken it since; not one that ran out by itself."""
+    if leader(store, group) is not None:
+        return None
+    failover, said = store.get(f"{NAMESPACE}{group}/failover"), store.get(f"{OWN}{group}/last")
+    if failover is None or said is None or failover.revision != said.revision:  # one transaction wrote both
+        return None
+    return str(json.loads(said.value)["node"])
+
+
 def votes_prefix(group: str, node: str) -> str:
     """Where those who take ``node`` for gone say so; the rest of the key is the voter's machine."""
     return f"{OWN}{group}/gone/{node}/"

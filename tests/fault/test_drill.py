@@ -71,7 +71,7 @@ def test_nothing_acknowledged_is_lost_and_the_group_comes_back(home: Path, name:
 
 @pytest.mark.long
 def test_what_is_broken_is_put_right_when_the_drill_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -176,7 +176,7 @@ class StoreUnavailable(HerdError):
 
 
 class SwitchoverRefused(HerdError):
-    """Patroni would not hand over: its reason is in the message; the primary stays what it was."""
+    """A primary would not hand over: the reason is in the message; it stays what it was."""
 
     code = "switchover_refused"
     retryable = True

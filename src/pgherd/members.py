@@ -10,11 +10,12 @@ from . import herdfile
 from .client import connect_async
 from .engines.candidate import check_candidate, parameters_of, tls_of
 from .errors import BadInput, ChangeRefused, HerdError, InDoubt, UnknownName
-from .local import homelock, passfile
+from .local import homelock, layout, passfile
 from .local.herd import LocalHerd
 from .model.placement import Label
 from .model.topology import EngineName
 from .planning.leave import check_empty
+from .planning.placement import check_enlarged
 
 LOCK_WAIT_S = 15.0
 
@@ -68,6 +69,26 @@ async def attach(home: Path, dsn: str, label: Label) -> list[str]:
     if spaces and not any(space.allows(label) for space in spaces):
         return [f"no tablespace names {label}: only tables without a tablespace can live in group {name}"]
     return []
+
+
+def larger(home: Path, replicas: int, two_node: herdfile.TwoNode | None) -> herdfile.HerdFile | None:
+    """The local herd as it is with ``replicas`` nodes in each group; None if it is that already. Raises BadInput."""
+    file = herdfile.read(home)
+    if {len(g.nodes) for g in file.groups()} == {replicas}:
+        return None
+    return layout.enlarged(home.expanduser().resolve(), file, replicas, two_node)
+
+
+async def enlarge(home: Path, replicas: int, two_node: herdfile.TwoNode | None) -> None:
+    """Give each group of a local herd, whose servers run, standbys; they are all stopped for that, ``up`` starts them.
+
+    Raises PlacementUnsatisfied when a tablespace does not allow the standbys where they would be: nothing was changed.
+    """
+    whole = larger(home, replicas, two_node)
+    if whole is not None:
+        async with connect_async(home=home) as herd:
+            check_enlarged(herd.topology, whole.groups())
+        await asyncio.to_thread(LocalHerd(home).enlarge, replicas, two_node)
 
 
 async def remove(home: Path, group: str) -> None:

@@ -11,18 +11,20 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import psycopg
 import pytest
 
 import pgherd
 from availability.replicated import Replicated, wait_until
+from pgherd.availability import keys
 from pgherd.availability.switchover import switchover
 from pgherd.availability.watcher import SECOND_WATCHER
 from pgherd.errors import BadInput, InDoubt, LocalServerError, UnknownName
 from pgherd.herdfile import HerdNode
-from pgherd.local.processes import is_alive
+from pgherd.local import machine
+from pgherd.local.processes import Processes, is_alive
 from pgherd.sync import Herd
 
 pytestmark = pytest.mark.long
@@ -130,7 +132,7 @@ def test_a_second_failure_right_after_the_first_loses_nothing(replicated: Replic
 
 def test_a_planned_switchover(replicated: Replicated, writer: Writer) -> None:
     old = replicated.primary()
-    to = next(n for n in replicated.nodes if n != old)
+    to = [n for n in replicated.nodes if n != old][-1]  # not the one that would win a race of equals
     done = switchover(replicated.home, "main", to.name)
     assert (done.old, done.new) == (old.name, to.name)
     assert replicated.primary() == to
@@ -141,6 +143,16 @@ def test_a_planned_switchover(replicated: Replicated, writer: Writer) -> None:
         switchover(replicated.home, "other")
     with pytest.raises(UnknownName, match="no node"):
         switchover(replicated.home, "main", "nobody")
+
+
+def test_a_handover_to_a_standby_that_is_not_in_step_is_not_begun(replicated: Replicated, writer: Writer) -> None:
+    old = replicated.primary()
+    pid = replicated.postmaster(old).pid
+    with closing(machine.read(replicated.machine(old)).store()) as store:
+        keys.ask(store, "main", old.name, "nobody")  # it was in step when it was asked for
+        wait_until(lambda: keys.asked(store, "main") is None)
+    assert "nobody is not in step" in (replicated.machine(old) / "watcher.log").read_text()
+    assert replicated.postmaster(old).pid == pid
 
 
 def test_reads_go_on_through_a_failover(replicated: Replicated, client: Herd) -> None:
@@ -200,6 +212,34 @@ def test_a_member_of_etcd_that_lost_its_data_joins_the_others_again(replicated: 
 
     wait_until(healthy)
     assert (data / "member").exists()
+    wait_until(replicated.in_step)
+
+
+def test_a_failover_right_after_an_outage_of_etcd(replicated: Replicated, writer: Writer) -> None:
+    """Standbys that a primary has told that it goes on without etcd take it for the leader for 20 s more."""
+    old = replicated.primary()
+    others = [n for n in replicated.nodes if n != old]
+    members = [Processes(replicated.home / "machines" / m.name / "etcd") for m in replicated.file.etcd]
+
+    def in_failsafe(node: HerdNode) -> bool:
+        with urllib.request.urlopen(f"http://{node.host}:{node.rest_port}/patroni", timeout=5) as answer:
+            return "failsafe_mode_is_active" in json.load(answer)
+
+    for member in members:
+        member.signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: all(in_failsafe(n) for n in others))
+        writer.more()
+    finally:
+        for member in members:
+            member.signal(signal.SIGCONT)
+    with closing(machine.read(replicated.machine(old)).store()) as store:
+        wait_until(lambda: keys.leader(store, "main"))
+    killed_server(replicated, old)
+    replicated.new_primary(old)
+    logs = [(replicated.machine(n) / "watcher.log").read_text() for n in others]
+    assert any(f"takes {old.name} for the primary still" in log for log in logs)
+    writer.more()
     wait_until(replicated.in_step)
 
 

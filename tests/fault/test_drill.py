@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pgherd import herdfile
 from pgherd.availability import drill as drills
 from pgherd.availability.catalogue import FAULTS
 from pgherd.availability.checker import Anomaly
@@ -18,9 +21,12 @@ from pgherd.availability.drill import drill
 from pgherd.availability.faults import Fault, KillNode, OnWrite
 from pgherd.availability.ground import Ground
 from pgherd.availability.timeline import svg
-from pgherd.errors import BadInput, DrillRefused, GroupUnavailable
+from pgherd.cli.main import main
+from pgherd.errors import BadInput, DrillRefused, ExitStatus, GroupUnavailable
 from pgherd.local.herd import LocalHerd
+from pgherd.local.patroni import REST_USER
 from pgherd.local.processes import Processes
+from pgherd.local.replicas import derived
 from pgherd.model.placement import Label
 
 pytestmark = pytest.mark.timeout(1200)
@@ -65,7 +71,7 @@ def test_nothing_acknowledged_is_lost_and_the_group_comes_back(home: Path, name:
 
 @pytest.mark.long
 def test_what_is_broken_is_put_right_when_the_drill_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -102,6 +108,45 @@ def test_what_can_not_be_drilled_is_refused(home: Path, tmp_path: Path) -> None:
         drill(home, "kill-node", group="moon")
     with pytest.raises(DrillRefused, match="nothing would be left"):
         drill(home, "lose-region", rounds=1)
+    is_whole(home)
+
+
+@pytest.fixture
+def attached(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same servers as somebody who didn't start them knows them: their addresses, and those of their Patroni."""
+    file = herdfile.read(home)
+    nodes = tuple(replace(n, data_directory=None) for n in file.nodes)
+    outside = tmp_path / "attached"
+    outside.mkdir()
+    replace(file, nodes=nodes, etcd=(), postgres_version=None).write(outside)
+    monkeypatch.setenv("PGHERD_PATRONI_LOGIN", f"{REST_USER}:{derived(LocalHerd(home).password(), 'rest')}")
+    return outside
+
+
+@pytest.mark.long
+def test_attached_servers_are_drilled_only_where_that_was_said(
+    attached: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Ground(home, None)) as ground:
+        ground.await_redundant()
+        before = ground.primary().name
+        where = ["--home", str(attached), "--rounds", "1"]
+        assert main(["drill", "switchover", *where]) == ExitStatus.REFUSED
+        assert "--yes-break-production" in capsys.readouterr().err
+        assert main(["drill", "kill-server", "--yes-break-production", *where]) == ExitStatus.REFUSED
+        assert "can't reach" in capsys.readouterr().err
+        assert ground.primary().name == before
+        assert main(["drill", "switchover", "--yes-break-production", "--json", *where]) == ExitStatus.DONE
+        (found,) = json.loads(capsys.readouterr().out)["rounds"]
+        assert (found["lost"], found["two_primaries"]) == (0, 0)
+        assert ground.primary().name != before
+    monkeypatch.delenv("PGHERD_PATRONI_LOGIN")
+    assert main(["switchover", "us-east", "--home", str(attached)]) == ExitStatus.FAILED
+    assert "PGHERD_PATRONI_LOGIN" in capsys.readouterr().err
+    file = herdfile.read(attached)
+    replace(file, nodes=tuple(replace(n, rest_port=None) for n in file.nodes)).write(attached)
+    assert main(["switchover", "us-east", "--home", str(attached)]) == ExitStatus.BAD_INPUT
+    assert "rest_port" in capsys.readouterr().err
     is_whole(home)
 
 

@@ -15,10 +15,11 @@ from herds import FLEET, REGIONS, SINGLE, a_herd, grown, herds_with_schemas, pin
 from pgherd import dialect
 from pgherd.errors import ChangeRefused, PlacementUnsatisfied
 from pgherd.model.codec import topology_from_json, topology_to_json
-from pgherd.model.placement import PlacementBlock, Tablespace
+from pgherd.model.placement import Label, PlacementBlock, Tablespace
 from pgherd.model.schema import Schema, TableKind
-from pgherd.model.topology import Topology
+from pgherd.model.topology import Group, Node, NodeId, Role, Topology
 from pgherd.planning.apply import plan_apply
+from pgherd.planning.placement import check_enlarged
 from pgherd.planning.plan import Plan, Traits
 
 Case = tuple[Topology, Schema, Traits]
@@ -148,7 +149,32 @@ def test_more_replicas_than_a_group_has_are_refused() -> None:
     space = Tablespace("three", 3, (PlacementBlock("local", "us-east", "*", 3),))
     with pytest.raises(PlacementUnsatisfied, match="wants 3 replicas, more nodes than any group has there") as e:
         plan_apply(a_herd("us-east", "us-west"), pinned_table(space), FLEET)
-    assert "pgherd up --replicas 3 --home NEW" in e.value.hint
+    assert "pgherd up --replicas 3" in e.value.hint
+
+
+def test_more_replicas_than_a_home_has_are_refused_by_their_number() -> None:
+    one = Tablespace("here", 1, (PlacementBlock("local", "us-east", "*", 1),))
+    three = Tablespace("here", 3, (PlacementBlock("local", "us-east", "*", 3),))
+    herd = reached(plan_apply(a_herd("us-east", "us-west"), pinned_table(one), FLEET))
+    with pytest.raises(ChangeRefused, match=r"wants 3 replicas; group g1, the home of t, has 1 node") as e:
+        plan_apply(herd, pinned_table(three), FLEET)
+    assert "pgherd up --replicas 3" in e.value.hint
+
+
+def test_a_group_gets_no_standby_where_its_tablespaces_allow_none() -> None:
+    def with_standby(topology: Topology) -> tuple[Group, ...]:
+        more = Node(NodeId("n"), "h", 1, Label("local", "us-east", "b"), Role.STANDBY)
+        first, *others = topology.groups
+        return (replace(first, nodes=(*first.nodes, more)), *others)
+
+    for zone, allowed in (("*", True), ("a", False)):
+        space = Tablespace("here", 1, (PlacementBlock("local", "us-east", zone, 1),))
+        herd = reached(plan_apply(a_herd("us-east", "us-west"), pinned_table(space), FLEET))
+        if allowed:
+            check_enlarged(herd, with_standby(herd))
+        else:
+            with pytest.raises(PlacementUnsatisfied, match=r"'here' keeps .* can't have standbys in local\.us-east\.b"):
+                check_enlarged(herd, with_standby(herd))
 
 
 def test_one_server_records_tablespaces_and_says_so() -> None:

@@ -6,13 +6,17 @@ key is dropped in one transaction that also asks whether the votes still stand.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
+import urllib.request
+from pathlib import Path
 
 from ..dcs import Store
 from ..errors import HerdError
 from ..local.machine import Machine, WatchedNode
+from ..local.processes import Processes
 from . import keys
 from .decide import Peer, PeerAction, on_peer
 from .pulse import Pulse
@@ -21,8 +25,9 @@ LOOK_EVERY_S = 0.5
 HURRY_S = 0.1
 VOTE_TTL_S = 3
 PEER_INTERVAL_S = 0.5
+REST_TIMEOUT_S = 1.0
 AGAIN_S = 30.0
-"""How long after its key was dropped a primary that took it again is left alone."""
+"""How long is left alone: a primary that took its key again after it was dropped, a Patroni that was started anew."""
 log = logging.getLogger("pgherd.watcher")
 
 
@@ -38,14 +43,20 @@ class Ballot(threading.Thread):
             for n in spec.peers
         }
         self._leaders: dict[str, str | None] = {}
+        self._asked: dict[str, keys.Handover] = {}
         self._votes: dict[tuple[str, str], int] = {}
         self._dropped: dict[str, float] = {}
+        self._woken: dict[str, float] = {}
         self._said: dict[str, str] = {}
 
     def leads(self, node: WatchedNode) -> bool | None:
         """Whether the leader key named ``node`` when it was last read; None if it could not be."""
         found = self._leaders.get(node.group, "")
         return None if found == "" else found == node.name
+
+    def handover(self, node: WatchedNode) -> keys.Handover | None:
+        """What ``node`` is asked to hand over; it is told once."""
+        return self._asked.pop(node.name, None)
 
     def run(self) -> None:
         """Judge for ever."""
@@ -76,6 +87,12 @@ class Ballot(threading.Thread):
                 (pulse.wanted.set if pulse.node.name == name else pulse.wanted.clear)()
         for key in [k for k in self._votes if k[0] == group and k[1] != name]:
             self._withdraw(*key)
+        if name is None:
+            self._open_eyes(group)
+        if any(n.name == name for n in self._spec.nodes):
+            asked = keys.asked(self._store, group)
+            if asked is not None and asked.old == name:
+                self._asked[asked.old] = asked
         pulse_of = self._pulses.get(name or "")
         if entry is None or name is None or pulse_of is None:
             return False
@@ -116,6 +133,30 @@ class Ballot(threading.Thread):
                 self._leaders[group] = None
         return peer.probes > 0
 
+    def _open_eyes(self, group: str) -> None:
+        """Start our nodes' Patroni anew where it would not take over, because failsafe mode was on a moment ago.
+
+        For the 20 s (ttl) after a primary has last told it that it goes on without etcd, Patroni takes that one for the
+        leader, also when its key is gone. Whose key a watcher has dropped goes on no more.
+        """
+        gone = keys.dropped(self._store, group)
+        for node in self._spec.nodes:
+            if gone in (None, node.name) or node.group != group or node.patroni is None:
+                continue
+            if time.monotonic() - self._woken.get(node.name, -AGAIN_S) < AGAIN_S or not _in_failsafe(node):
+                continue
+            self._woken[node.name] = time.monotonic()
+            log.info("group %s: Patroni of %s takes %s for the primary still; started anew", group, node.name, gone)
+            Processes(Path(node.patroni.directory)).kill_keepers()
+
     def _withdraw(self, group: str, node: str) -> None:
         del self._votes[group, node]
         self._store.delete(keys.votes_prefix(group, node) + self._spec.name)
+
+
+def _in_failsafe(node: WatchedNode) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{node.host}:{node.rest_port}/patroni", timeout=REST_TIMEOUT_S) as answer:
+            return bool(json.load(answer).get("failsafe_mode_is_active"))
+    except (OSError, ValueError):
+        return False

@@ -72,10 +72,13 @@ def drill(
     group: str | None = None,
     rounds: int = 5,
     seed: int | None = None,
+    break_production: bool = False,
     progress: Progress | None = None,
     on_round: OnRound | None = None,
 ) -> Report:
-    """Break a group of the local herd in ``home`` ``rounds`` times, while clients work on a scratch table of its own.
+    """Break a group of the herd in ``home`` ``rounds`` times, while clients work on a scratch table of its own.
+
+    ``break_production`` allows it on attached servers, as far as that can be done from outside.
 
     Whatever happens, what was broken is put right and the scratch table removed; what a drill leaves that was killed
     itself, ``pgherd up`` puts right. Raises DrillRefused where there is nothing to drill or nothing would be left,
@@ -83,9 +86,10 @@ def drill(
     """
     say = progress or (lambda _: None)
     chance = random.Random(seed)  # noqa: S311 - choices, not secrets
-    with closing(Ground(home, group)) as ground:
-        ground.join()
+    with closing(Ground(home, group, break_production=break_production)) as ground:
         fault = fault_of(name, ground, chance)
+        fault.check_reach()
+        ground.join()
         done: list[tuple[Round, Trace]] = []
         try:
             fault.prepare()

@@ -28,10 +28,22 @@ class Fault(ABC):
     name: ClassVar[str]
     how: str = ""
     heals: ClassVar[bool] = True
+    from_outside: ClassVar[bool] = False
+    """whether attached servers can be broken this way: no process of theirs is within reach"""
 
     def __init__(self, ground: Ground, chance: random.Random) -> None:
         self.ground = ground
         self.chance = chance
+
+    def check_reach(self) -> None:
+        """Refuse what takes the servers' processes where they are out of reach."""
+        if not self.ground.is_local and not self.from_outside:
+            raise DrillRefused(
+                f"{self.name} takes the servers' processes, and those of group {self.ground.group.name} are attached:"
+                " pgherd can't reach them",
+                hint="drills that can be done from outside: switchover; all others on a local herd of the same shape"
+                " (pgherd up --replicas 3)",
+            )
 
     def prepare(self) -> None:  # noqa: B027 - most need nothing
         """Before the clients start: refuse what can't be done here, set up what it takes."""
@@ -248,10 +260,11 @@ class DiskFull(Fault):
 
 
 class Switchover(Fault):
-    """A standby becomes primary, as planned; which, Patroni decides."""
+    """A standby becomes primary, as planned; any that is in step."""
 
     name = "switchover"
-    how = "a switchover through Patroni"
+    how = "a planned switchover"
+    from_outside = True
 
     def strike(self, written: OnWrite) -> Sequence[str]:
         """Ask for it."""

@@ -34,9 +34,12 @@ IN_STEP_BYTES = 1 << 20
 
 
 class Ground:
-    """One replicated group of the local herd in ``home``; the first group unless another is named."""
+    """One replicated group of the herd in ``home``; the first group unless another is named.
 
-    def __init__(self, home: Path, group: str | None) -> None:
+    Raises DrillRefused for a group of one node, and for attached servers unless ``break_production``.
+    """
+
+    def __init__(self, home: Path, group: str | None, *, break_production: bool = False) -> None:
         self.home = home.expanduser().resolve()
         self.file = herdfile.read(self.home)
         self.group = self._chosen(group)
@@ -45,24 +48,31 @@ class Ground:
                 f"group {self.group.name} has one node: when it is lost, nothing takes over",
                 hint="make a herd with standbys: pgherd up --replicas 3 --home DIR",
             )
-        if any(n.data_directory is None for n in self.file.nodes):
+        self.is_local = all(n.data_directory is not None for n in self.members)
+        """whether its processes are this machine's; of attached servers only what SQL and Patroni say is known"""
+        if not self.is_local and not break_production:
             raise DrillRefused(
-                "these servers are attached: their processes are on machines that pgherd can't reach",
-                hint="drill on a local herd (pgherd up --replicas 3 --home DIR)",
+                f"the servers of group {self.group.name} are attached: others may depend on them",
+                hint="--yes-break-production drills there all the same: it writes to a schema of its own, pgherd_drill,"
+                " in their database, and lets Patroni switch the group over",
             )
-        node = self.file.nodes[0]
         login = self.file.parameters(self.file.user)
-        file = Path(self.file.passfile or "")
-        self.password = passfile.lookup(file, node.host, node.port, self.file.dbname, self.file.user) or ""
-        self.whereabouts = Whereabouts({**login, "password": self.password}, self.file.groups())
-        self.replicas = Replicas(self.home, self.file, self.password)
-        self.store = machine.read(self.replicas.directory(self.replicas.machines[0])).store()
+        if self.file.passfile:
+            login["passfile"] = self.file.passfile
+        self.whereabouts = Whereabouts(login, self.file.groups())
+        if self.is_local:
+            node = self.file.nodes[0]
+            path = Path(self.file.passfile or "")
+            password = passfile.lookup(path, node.host, node.port, self.file.dbname, self.file.user) or ""
+            self.replicas = Replicas(self.home, self.file, password)
+            self.store = machine.read(self.replicas.directory(self.replicas.machines[0])).store()
         self.enter: Callable[[str], None] | None = None
         """puts the calling thread onto the machine of a node, where machines have networks of their own"""
 
     def close(self) -> None:
         """Hang up on etcd."""
-        self.store.close()
+        if self.is_local:
+            self.store.close()
 
     def _chosen(self, name: str | None) -> Group:
         groups = self.file.groups()
@@ -100,7 +110,8 @@ class Ground:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             with suppress(psycopg.Error), self.connect() as connection:
-                return next(n for n in self.members if n.port == connection.info.port)
+                name = self.name_of(f"{connection.info.host}:{connection.info.port}")
+                return next(n for n in self.members if n.name == name)
             time.sleep(POLL_S)
         raise GroupUnavailable(f"group {self.group.name} has no primary", hint="pgherd status; pgherd up")
 
@@ -155,11 +166,17 @@ class Ground:
                 return f"{s.name} is on timeline {s.timeline}, the primary on {primaries[0].timeline}"
             if s.role is Role.STANDBY and (s.lag_bytes is None or s.lag_bytes > IN_STEP_BYTES):
                 return f"{s.name} is behind"
+            if s.role is Role.STANDBY and s.sync is None:
+                return f"{s.name} is not streaming from {primaries[0].name}"
+        return self._takeover_lacks(primaries[0].name, len(found)) if self.is_local else None
+
+    def _takeover_lacks(self, primary: str, nodes: int) -> str | None:
+        """What a failover would lack: standbys in step, etcd, watchers."""
         try:
-            heirs = len(keys.heirs(keys.sync(self.store, str(self.group.name)), primaries[0].name))
+            heirs = len(keys.heirs(keys.sync(self.store, str(self.group.name)), primary))
         except HerdError as error:
             return error.message
-        if heirs < min(2, len(found) - 1):
+        if heirs < min(2, nodes - 1):
             return f"{heirs} standbys may take over"
         for member in self.file.etcd:
             if not _healthy(f"http://{member.host}:{member.client_port}/health"):

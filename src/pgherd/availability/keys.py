@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,17 @@ from ..local import machine
 from ..local.replicas import MACHINES
 
 OWN = "/pgherd-watch/"
+ASKED_S = 15
+"""How long a planned handover stays asked for, should whoever asked be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What somebody asks of a primary's watcher: that ``old`` hands over to ``to``, or to any standby in step."""
+
+    key: str
+    old: str
+    to: str | None
 
 
 def leader(store: Store, group: str) -> Entry | None:
@@ -38,31 +50,65 @@ def sync(store: Store, group: str) -> Entry | None:
     return store.get(f"{NAMESPACE}{group}/sync")
 
 
-def heirs(found: Entry | None, leader: str) -> tuple[str, ...]:
-    """The standbys that a sync key names, if they hold all that ``leader`` has acknowledged."""
+def heirs(found: Entry | None, leader: str, to: str | None = None) -> tuple[str, ...]:
+    """The standbys that a sync key names, if they hold all that ``leader`` has acknowledged; only ``to``, if given."""
     document = json.loads(found.value) if found else {}
     if document.get("leader") != leader:
         return ()
-    return tuple(n for n in (document.get("sync_standby") or "").split(",") if n)
+    return tuple(n for n in (document.get("sync_standby") or "").split(",") if n and to in (None, n))
+
+
+def ask(store: Store, group: str, old: str, to: str | None) -> Handover:
+    """Ask ``old``'s watcher to hand over; :data:`ASKED_S` seconds later nobody asks any more."""
+    asked = Handover(f"{OWN}{group}/handover", old, to)
+    store.put(asked.key, json.dumps({"old": old, "to": to}), lease=store.grant(ASKED_S))
+    return asked
+
+
+def asked(store: Store, group: str) -> Handover | None:
+    """The handover that is asked for now."""
+    entry = store.get(f"{OWN}{group}/handover")
+    return Handover(entry.key, **json.loads(entry.value)) if entry else None
 
 
 def drop_leader(
-    store: Store, group: str, entry: Entry, found: Entry | None, why: str, by: str, votes: Sequence[str] = ()
+    store: Store,
+    group: str,
+    entry: Entry,
+    found: Entry | None,
+    why: str,
+    by: str,
+    present: Sequence[str] = (),
+    to: str | None = None,
 ) -> bool:
-    """Drop the leader key ``entry``, provided the sync key ``found`` and all ``votes`` still stand; whether it was.
+    """Drop the leader key ``entry``, provided the sync key ``found`` still stands, and all keys in ``present`` (votes,
+    or the handover that is asked for) are there; whether it was.
 
     ``why``, and who did it, is written down for ``pgherd status``. Where there are heirs, the failover key is written
     as well: it names who is gone, and no candidate, as for a switchover away from it. So Patroni has all heirs race as
     ever, and nobody else, but they don't ask who is gone how it is (a machine that is cut off would let them wait for
     two seconds), nor measure themselves by how far it said it was: what they lack of that was not acknowledged. Whoever
-    wins removes the failover key.
+    wins removes the failover key. ``to`` is the only heir from then on: the others are taken out of the sync key. (Were
+    it named as the failover key's candidate, Patroni would let the others wait for two seconds, and a write needs one.)
     """
     said = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "node": entry.value, "why": why, "by": by}
     put = {f"{OWN}{group}/last": json.dumps(said)}
-    if found is None or not heirs(found, entry.value):
-        return store.delete_if(entry, present=votes, put=put)
+    if found is None or not heirs(found, entry.value, to):
+        return to is None and store.delete_if(entry, present=present, put=put)
     put[f"{NAMESPACE}{group}/failover"] = json.dumps({"leader": entry.value})
-    return store.delete_if(entry, unchanged=(found,), present=votes, put=put)
+    if to is not None:
+        put[found.key] = json.dumps(json.loads(found.value) | {"sync_standby": to})
+    return store.delete_if(entry, unchanged=(found,), present=present, put=put)
+
+
+def dropped(store: Store, group: str) -> str | None:
+    """Whose leader key a watcher has dropped, while nobody has taken it since; not one that ran out by itself."""
+    if leader(store, group) is not None:
+        return None
+    failover, said = store.get(f"{NAMESPACE}{group}/failover"), store.get(f"{OWN}{group}/last")
+    if failover is None or said is None or failover.revision != said.revision:  # one transaction wrote both
+        return None
+    return str(json.loads(said.value)["node"])
 
 
 def votes_prefix(group: str, node: str) -> str:

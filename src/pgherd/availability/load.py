@@ -107,6 +107,7 @@ class Load:
                 self._shared += 1
                 key = self._shared // lists.PER_LIST
             link = self._append(link, client, key, client * _OWN_KEYS * 1000 + done)
+        _close(link)
 
     def _probe(self, what: tuple[int, Node]) -> None:
         client, node = what
@@ -121,6 +122,7 @@ class Load:
             value = client * _OWN_KEYS * 1000 + done
             # A standby refuses; that is no news, and the link stays good for when it doesn't.
             link = self._append(link, client, client * _OWN_KEYS + done // lists.PER_LIST, value, keep=True)
+        _close(link)
 
     def _append(self, link: Link, client: int, key: int, value: int, *, keep: bool = False) -> Link | None:
         began, outcome, place, timeline = self.now(), Outcome.OK, None, None
@@ -184,6 +186,7 @@ class Load:
             self.history.add(
                 Op(Kind.READ, client, key, began, self.now(), Outcome.OK, seen=seen, current=current, node=link.node)
             )
+        _close(link)
 
     def _connected(self, connect: Connect) -> Link | None:
         try:
@@ -191,3 +194,8 @@ class Load:
         except (psycopg.Error, OSError):
             self._stop.wait(RETRY_S)
             return None
+
+
+def _close(link: Link | None) -> None:
+    if link is not None:
+        link.close()

@@ -21,6 +21,7 @@ RESTART_AFTER_S = 0.5
 OFTEN_S = 5.0
 """One that ends again and again is started this often."""
 SQL_INTERVAL_S = 0.5
+SHUT_DOWN_S = 3.0
 _SHUT_DOWN = (1, 2)
 """DB_SHUTDOWNED and DB_SHUTDOWNED_IN_RECOVERY. Source: PostgreSQL 18, src/include/catalog/pg_control.h."""
 _PRIMARY = (1, 3, 4, 6)
@@ -125,6 +126,14 @@ class Node:
         """Start Patroni."""
         self.fenced = None
         self.patroni.start(self._owner, now)
+
+    def shut_down(self) -> None:
+        """End Patroni, which would start it again, then the server: it ends when standbys hold all that it has written.
+
+        It is given as long as Patroni gives it (``primary_stop_timeout``), then killed.
+        """
+        self.patroni.processes.kill_keepers()
+        self._server.stop("fast", SHUT_DOWN_S)
 
     def fence(self) -> None:
         """End every process of the node, and return when none is left. Raises LocalServerError if one survives."""

@@ -100,10 +100,13 @@ class Watcher:
         if seen.server is Life.GONE and seen.was_up and (seen.clean or not seen.led):
             seen = replace(seen, leads=self._leads(node))
         action = on_own(seen)
+        asked = self.ballot.handover(node.known)
         if action is OwnAction.FENCE and (seen.was_up or node.patroni.may_start(now)):
-            self._fence(node, seen)
+            self._fence(node, _why(seen))
         elif action is OwnAction.START and node.patroni.may_start(now):
             node.start(now)
+        elif asked is not None and seen.server is Life.RUNNING:
+            self._hand_over(node, asked)
 
     def _leads(self, node: Node) -> bool | None:
         if self.ballot.leads(node.known) is False:
@@ -114,9 +117,22 @@ class Watcher:
             return None
         return entry is not None and entry.value == node.known.name
 
-    def _fence(self, node: Node, seen: OwnNode) -> None:
+    def _hand_over(self, node: Node, asked: keys.Handover) -> None:
+        """As if the node had died, only that its server is shut down first; not where nobody could take over."""
+        try:
+            if keys.heirs(keys.sync(self.store, node.known.group), node.known.name, asked.to):
+                log.info("%s hands over to %s", node.known.name, asked.to or "any standby in step")
+                node.shut_down()
+                self._fence(node, "planned", asked)
+            else:
+                log.warning("%s can't hand over: %s is not in step", node.known.name, asked.to or "no standby")
+        finally:
+            self.store.delete(asked.key)
+
+    def _fence(self, node: Node, why: str, asked: keys.Handover | None = None) -> None:
         """Make sure that nothing of the node can write, then let another be elected."""
-        began, name, group, why = time.monotonic(), node.known.name, node.known.group, _why(seen)
+        began, name, group = time.monotonic(), node.known.name, node.known.group
+        to, present = (asked.to, [asked.key]) if asked else (None, [])
         node.fence()
         dropped, heirs = False, 0
         while time.monotonic() - began < DROP_FOR_S:
@@ -125,8 +141,8 @@ class Watcher:
                 if entry is None or entry.value != name:
                     break
                 sync = keys.sync(self.store, group)
-                heirs = len(keys.heirs(sync, name))
-                if keys.drop_leader(self.store, group, entry, sync, why, self.spec.name):
+                heirs = len(keys.heirs(sync, name, to))
+                if keys.drop_leader(self.store, group, entry, sync, why, self.spec.name, present, to):
                     dropped = True
                     break
         log.info("fenced %s in %s: %s%s", name, measured(began), why, ", dropped its leader key" if dropped else "")

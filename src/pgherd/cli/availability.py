@@ -27,7 +27,7 @@ def switchover(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Hand a group's writes over to a standby, as planned: nothing is lost, writers wait for about a second."""
+    """Hand a group's writes over to a standby, as planned: nothing is lost, writers wait for less than a second."""
     with err.status(f"switching {escape(group)} over"):
         done = switch(home or default_home(), group, to)
     if json:

@@ -31,10 +31,13 @@ def drill(
     rounds: Annotated[int, typer.Option(min=1, help="How often.")] = 5,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw what happened when.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same choices as a drill with this seed.")] = None,
+    yes_break_production: Annotated[
+        bool, typer.Option("--yes-break-production", help="Drill on attached servers too.")
+    ] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Break a local herd while clients write and read; measure how long they wait and whether anything is lost."""
+    """Break a herd while clients write and read; measure how long they wait and whether anything is lost."""
     if plot is not None and not plot.parent.is_dir():
         raise BadInput(f"{plot.parent} is not a directory", hint="name a file in one that exists")
     with err.status("looking at the herd") as line:
@@ -48,6 +51,7 @@ def drill(
             group=group,
             rounds=rounds,
             seed=seed,
+            break_production=yes_break_production,
             progress=lambda text: line.update(escape(text)),
             on_round=on_round,
         )

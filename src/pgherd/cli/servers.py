@@ -89,11 +89,20 @@ def up(
     engine = EngineName.SINGLE if single else (EngineName.FLEET if labels else None)
     with err.status("starting") as line:
         local = LocalHerd(where)
+
+        def say(text: str) -> None:
+            line.update(escape(text))
+
+        exists = (where / herdfile.FILE_NAME).exists()
+        if exists and replicas is not None and members.larger(where, replicas, two_node) is not None:
+            local.up(labels, engine, pg_config, say, tls=tls)
+            say("stopping the servers: they get standbys")
+            asyncio.run(members.enlarge(where, replicas, two_node))
         local.up(
             labels,
             engine,
             pg_config,
-            lambda text: line.update(escape(text)),
+            say,
             replicas=replicas,
             groups=groups,
             two_node=two_node,

@@ -123,6 +123,18 @@ class LocalHerd:
             self._write(replace(layout.grown(self.home, herd, label), postgres_version=None), self.password())
         return self.up(None, None, pg_config, progress)
 
+    def enlarge(self, replicas: int, two_node: TwoNode | None) -> None:
+        """Give each group ``replicas`` nodes in all. Servers are stopped for it; ``up`` starts them with Patroni.
+
+        Patroni takes a group's server over as it is, and copies it to the new nodes. Killed halfway, calling it again,
+        or ``up``, goes on. Raises BadInput, see :func:`layout.enlarged`.
+        """
+        layout.enlarged(self.home, herdfile.read(self.home), replicas, two_node)
+        self.down()
+        with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
+            herd = layout.enlarged(self.home, herdfile.read(self.home), replicas, two_node)
+            self._write(herd, self.password())
+
     def remove(self, group: str) -> None:
         """Stop a group's local servers, remove their data, and take them out of the home's files.
 

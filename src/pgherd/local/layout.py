@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from .. import herdfile
@@ -86,6 +87,46 @@ def grown(home: Path, herd: HerdFile, label: Label) -> HerdFile:
     return replace(
         herd, nodes=(*herd.nodes, *_nodes(home, {name: _zones(label, replicas)}, herd.replicated, herd.nodes))
     )
+
+
+def enlarged(home: Path, herd: HerdFile, replicas: int, two_node: TwoNode | None) -> HerdFile:
+    """The herd with ``replicas`` nodes in each group: those that it has, and standbys in further zones of the region.
+
+    Raises BadInput for groups that are larger, or are not in one region, and for servers that pgherd does not run.
+    """
+    if herd.engine is EngineName.SINGLE:
+        raise BadInput("a single server takes no others", hint="make a fleet (pgherd up --regions …) and load it")
+    if not 1 <= replicas <= MOST_REPLICAS:
+        raise BadInput(f"a group of {replicas} nodes can't be made", hint=f"--replicas is 1 to {MOST_REPLICAS}")
+    members: dict[str, list[HerdNode]] = {}
+    for n in herd.nodes:
+        members.setdefault(n.group, []).append(n)
+    places = {}
+    for group, nodes in members.items():
+        here = [n.label for n in nodes]
+        if any(n.data_directory is None for n in nodes):
+            raise BadInput(
+                f"group {group} is an attached server: pgherd can't give it standbys",
+                hint="run them yourself and name them in herd.toml, or take it out (pgherd node remove)",
+            )
+        if any(n.leaving for n in nodes):
+            raise BadInput(f"group {group} is on its way out of the herd", hint="pgherd up finishes that first")
+        if len(here) > replicas:
+            raise BadInput(f"group {group} has {len(here)} nodes, and keeps them", hint="leave --replicas out")
+        if len({(label.cloud, label.region) for label in here}) > 1:
+            raise BadInput(
+                f"group {group} spans regions: its nodes are where --group said", hint="leave --replicas out"
+            )
+        more = (label for label in _zones(here[0], MOST_REPLICAS * 2) if label not in here)
+        places[group] = [*here, *(next(more) for _ in range(replicas - len(here)))]
+    check_two_node(places, two_node)
+    made = iter(_nodes(home, places, True, herd.nodes))
+    found = []
+    for group, labels in places.items():
+        for known, new in zip_longest(members[group], islice(made, len(labels))):
+            found.append(new if known is None else replace(known, rest_port=known.rest_port or new.rest_port))
+    etcd = herd.etcd or _members([n.label for n in found])
+    return replace(herd, nodes=tuple(found), etcd=etcd, two_node=two_node)
 
 
 def ports_of(nodes: Iterable[HerdNode]) -> set[int]:

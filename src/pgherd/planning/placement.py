@@ -9,7 +9,7 @@ from ..errors import ChangeRefused, PlacementUnsatisfied
 from ..model.names import Name, derived_name
 from ..model.placement import Tablespace
 from ..model.schema import Bound, HashBound, Partition, PartitionBy, Schema, Strategy, Table, TableKind, leaves
-from ..model.topology import Group, GroupId
+from ..model.topology import Group, GroupId, Topology
 
 SHARDS_PER_GROUP = 1
 """Hash shards a group gets when the schema does not say: every search visits each of them, and they can be split."""
@@ -36,14 +36,28 @@ def eligible(groups: tuple[Group, ...], space: Tablespace | None) -> tuple[Group
     if any(all(space.allows(n.label) for n in g.nodes) for g in groups):
         raise PlacementUnsatisfied(
             f"tablespace {space.name!r} wants {space.num_replicas} replicas, more nodes than any group has there",
-            hint=f"groups: {here}. A group keeps the nodes that it was made with: lower num_replicas, or make a herd of"
-            f" larger groups (pgherd up --replicas {space.num_replicas} --home NEW) and load it",
+            hint=f"groups: {here}. Lower num_replicas, or give all groups of a local herd standbys:"
+            f" pgherd up --replicas {space.num_replicas}. Standbys of attached servers are named in herd.toml",
         )
     wanted = ", ".join(map(str, space.blocks))
     raise PlacementUnsatisfied(
         f"tablespace {space.name!r} wants {wanted}, and no server of this herd is there",
         hint=f"groups: {here}. Change replica_placement, or add a server there (pgherd node add --region …)",
     )
+
+
+def check_enlarged(topology: Topology, groups: tuple[Group, ...]) -> None:
+    """PlacementUnsatisfied if a group that serves a tablespace would not with the nodes that it has in ``groups``."""
+    larger = {g.name: g for g in groups}
+    for space in topology.schema.tablespaces:
+        for group in topology.groups:
+            if serves(group, space) and not serves(new := larger[group.name], space):
+                outside = ", ".join(str(n.label) for n in new.nodes if not space.allows(n.label))
+                raise PlacementUnsatisfied(
+                    f"tablespace {space.name!r} keeps rows in {', '.join(map(str, space.blocks))}:"
+                    f" group {group.name} can't have standbys in {outside}",
+                    hint='name all zones of the region in its placement blocks ("zone": "*"), apply that, then again',
+                )
 
 
 def expand(table: Table, current: Schema, group_count: int) -> Table:
@@ -212,6 +226,14 @@ def check_homes(schema: Schema, groups: tuple[Group, ...], homes: dict[str, Grou
             space = schema.tablespace(space_name) if space_name else None
             home = homes.get(relation.sql)
             if home and space and not serves(by_name[home], space):
+                nodes = by_name[home].nodes
+                if len(nodes) < space.num_replicas and all(space.allows(n.label) for n in nodes):
+                    raise ChangeRefused(
+                        f"tablespace {space.name!r} wants {space.num_replicas} replicas; group {home}, the home of"
+                        f" {relation}, has {len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}",
+                        hint=f"a local herd's groups get standbys by pgherd up --replicas {space.num_replicas};"
+                        " then apply again",
+                    )
                 raise ChangeRefused(
                     f"tablespace {space.name!r} no longer allows group {home}, the home of {relation}",
                     hint="moving shards with rows is not part of apply; keep the old policy, or use a new tablespace",

@@ -16,6 +16,15 @@ BEGIN
     END LOOP;
 END $$;
 
+-- A statement with a secret in it: the context of an error would quote it, so errors go without.
+CREATE OR REPLACE FUNCTION pgherd.quietly(statement text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE statement;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
+END $$;
+
 -- The role that links log in as; one for each database, since two herds may share their servers.
 CREATE OR REPLACE FUNCTION pgherd.link_role() RETURNS name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -30,7 +39,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
         EXECUTE format('CREATE ROLE %I', role);
     END IF;
-    EXECUTE format('ALTER ROLE %I LOGIN BYPASSRLS REPLICATION PASSWORD %L', role, secret);
+    PERFORM pgherd.quietly(format('ALTER ROLE %I LOGIN BYPASSRLS REPLICATION PASSWORD %L', role, secret));
     EXECUTE format('GRANT pg_read_all_data, pg_write_all_data TO %I', role);
 END $$;
 
@@ -56,8 +65,8 @@ BEGIN
         EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L,'
             ' extensions %L, async_capable %L, fetch_size %L, connect_timeout %L, target_session_attrs %L)',
             link, host, port, dbname, 'vector', 'true', '1000', CASE WHEN host LIKE '%,%' THEN '2' ELSE '5' END, 'primary');
-        EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
-            link, pgherd.link_role(), secret);
+        PERFORM pgherd.quietly(format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
+            link, pgherd.link_role(), secret));
     END IF;
     FOR wire IN SELECT * FROM (VALUES ('sslmode', sslmode), ('sslrootcert', sslrootcert)) v(name, value) LOOP
         IF EXISTS (SELECT FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
@@ -87,9 +96,14 @@ CREATE OR REPLACE FUNCTION pgherd.drop_link(group_name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     link text := 'pgherd_' || group_name;
+    mapped text;
 BEGIN
     IF EXISTS (SELECT FROM pg_foreign_server WHERE srvname = link) THEN
-        EXECUTE format('DROP USER MAPPING IF EXISTS FOR PUBLIC SERVER %I', link);
+        FOR mapped IN SELECT CASE umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(usename) END
+            FROM pg_user_mappings WHERE srvname = link
+        LOOP
+            EXECUTE format('DROP USER MAPPING FOR %s SERVER %I', mapped, link);
+        END LOOP;
         EXECUTE format('DROP SERVER %I', link);
     END IF;
 END $$;
@@ -238,4 +252,4 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON FUNCTION pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.make_barrier, pgherd.drop_link, pgherd.drop_search_functions, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgherd.quietly, pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.make_barrier, pgherd.drop_link, pgherd.drop_search_functions, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;

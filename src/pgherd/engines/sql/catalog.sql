@@ -90,10 +90,12 @@ CREATE TABLE IF NOT EXISTS pgherd.model_log (
     endpoint text NOT NULL,
     model text NOT NULL,
     table_name text NOT NULL,
-    purpose text NOT NULL CHECK (purpose IN ('row', 'question')),
+    purpose text NOT NULL,
     texts integer NOT NULL,
     bytes bigint NOT NULL
 );
+ALTER TABLE pgherd.model_log DROP CONSTRAINT IF EXISTS model_log_purpose_check,
+    ADD CONSTRAINT model_log_purpose_check CHECK (purpose IN ('row', 'question', 'answer'));
 CREATE INDEX IF NOT EXISTS model_log_at ON pgherd.model_log USING brin (at);
 
 -- Entries of both logs that are older than the herd keeps them. Whoever adds an entry runs it, and who reads them.

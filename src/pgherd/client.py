@@ -628,6 +628,7 @@ class AsyncTable:
         """
         if not isinstance(question, str):
             raise BadInput("a vector can't be answered", hint="ask in words")
+        self._herd._models.check_answering()
         table = self.definition
         if columns is None:
             columns = tuple(e.text_column for e in table.embeddings) or None

@@ -127,6 +127,7 @@ def test_models_may_be_given_to_the_client(home: Path, endpoints: Endpoints) -> 
         pytest.raises(BadInput, match="no endpoint of an answering model"),
     ):
         herd.table("note").answer("q", where={"city": "Chicago"})
+    assert not any(e.bodies for e in endpoints.values()), "nothing is asked, not even for a vector"
     west = {"us-west": f"openai:w@{endpoints['us-west'].url}"}
     with pgherd.connect(dsn, endpoints=texts, llms=west) as herd:
         with pytest.raises(AnswerCrossesRegion):

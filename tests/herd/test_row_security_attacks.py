@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import pgherd
 from conftest import apply
 from pgherd import dialect, herdfile
+from pgherd.cli.main import main
 from pgherd.errors import BadSchema, HerdError
 from pgherd.sync import Herd
 
@@ -302,6 +304,13 @@ def test_the_client_of_that_role_sees_no_more(setting: Setting) -> None:
         assert table.delete({"id": 1, "region": "w"}) == 0
         with pytest.raises(HerdError, match="row-level security"):
             table.insert([{"id": 99, "region": "w", "owner": "other", "note": "x", "v": [1.0, 1.0]}])
+
+
+def test_the_audit_knows_links_of_roles(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--json", "--home", str(setting.home)]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    # The column of owners holds the role's name, which the schema in pgherd.topology names too.
+    assert {(f["kind"], f["severity"]) for f in found} <= {("table_copy", "risk")}
 
 
 def test_passwords_of_links_are_not_shown(setting: Setting) -> None:

@@ -135,6 +135,14 @@ class RegionalModels:
         endpoint = self.llms[found]
         return Answering(chat_model(endpoint.model or "", endpoint.url), found, self.record)
 
+    def check_answering(self) -> None:
+        """BadInput if no region has an answering model."""
+        if not self.llms:
+            raise BadInput(
+                "the herd has no endpoint of an answering model",
+                hint="add [regions.REGION.llm] with url and model to herd.toml, or connect(llms={…})",
+            )
+
     def check(self, model: Embedder, regions: frozenset[str], table: str) -> None:
         """EmbeddingCrossesRegion if text that is pinned to ``regions`` could not be embedded in one of them."""
         if isinstance(model, OpenAIEmbedder) and regions and not regions & self.endpoints.keys():

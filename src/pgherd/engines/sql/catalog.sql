@@ -167,6 +167,17 @@ BEGIN
     RETURN coalesce(nullif(array_to_string(parts, ' AND '), ''), 'true');
 END $$;
 
+-- A statement with a secret in it, for plans: as a parameter it is not what pg_stat_activity shows, and errors go without
+-- their context, which would quote it.
+CREATE OR REPLACE FUNCTION pgherd.quietly(statement text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE statement;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
+END $$;
+REVOKE ALL ON FUNCTION pgherd.quietly FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION pgherd.drop_function(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -16,15 +16,6 @@ BEGIN
     END LOOP;
 END $$;
 
--- A statement with a secret in it: the context of an error would quote it, so errors go without.
-CREATE OR REPLACE FUNCTION pgherd.quietly(statement text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    EXECUTE statement;
-EXCEPTION WHEN query_canceled OR OTHERS THEN
-    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
-END $$;
-
 -- The role that links log in as; one for each database, since two herds may share their servers.
 CREATE OR REPLACE FUNCTION pgherd.link_role() RETURNS name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -252,4 +243,4 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON FUNCTION pgherd.quietly, pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.make_barrier, pgherd.drop_link, pgherd.drop_search_functions, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgherd.link_secret, pgherd.role_definition, pgherd.copy_reference, pgherd.make_link_role, pgherd.set_link, pgherd.make_barrier, pgherd.drop_link, pgherd.drop_search_functions, pgherd.ship_extension, pgherd.send, pgherd.scatter, pgherd.gathered FROM PUBLIC;

@@ -81,7 +81,6 @@ async def connect_async(
     that may be repeated are, for up to ``patience_s``. Raises NoSuchHerd, GroupUnavailable, BadInput.
     """
     where = None if dsn else Path(home) if home else default_home()
-    engine = await (open_dsn(dsn) if dsn else open_home(where or default_home()))
     file = read(where) if where else None
     regional = dict(file.embedding) if file else {}
     if endpoints is not None:
@@ -90,6 +89,7 @@ async def connect_async(
     if llms is not None:
         parts = {region: model_and_url(spec) for region, spec in llms.items()}
         answering = {region: Endpoint(url, model) for region, (model, url) in parts.items()}
+    engine = await (open_dsn(dsn) if dsn else open_home(where or default_home()))
     log = ModelLog(engine)
     herd = AsyncHerd(engine, embedder, patience_s, RegionalModels(regional, log.note, answering))
     try:

@@ -19,7 +19,7 @@ from pgherd.local.herd import LocalHerd
 from pgherd.model.topology import EngineName
 from pgherd.sync import Herd
 
-pytest_plugins = ["availability.replicated"]
+pytest_plugins = ["availability.replicated", "standin"]
 Apply = Callable[[str], None]
 
 

@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from .client import AsyncHerd, AsyncTable, connect_async
     from .embedding.base import Embedder
     from .errors import HerdError
+    from .search.answers import Answer, Answers
     from .search.hits import GroupTiming, Hit, Hits
     from .search.request import Page
     from .sync import Herd, HerdTable, connect
 
 __all__ = [
+    "Answer",
+    "Answers",
     "AsyncHerd",
     "AsyncTable",
     "Embedder",
@@ -30,6 +33,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Answer": "search.answers",
+    "Answers": "search.answers",
     "AsyncHerd": "client",
     "AsyncTable": "client",
     "connect_async": "client",

@@ -18,7 +18,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from .embedding.base import Embedder, model_from_spec
-from .embedding.regional import RegionalModels, is_here
+from .embedding.chat import model_and_url, row_text
+from .embedding.regional import Answering, RegionalModels, is_here
 from .engines.base import Connection, Engine, OnStep
 from .engines.conduct import Conduct
 from .engines.failures import is_connection_loss, talking_to
@@ -40,8 +41,9 @@ from .rows.quoting import identifier
 from .rows.statements import Effect, effect_of, modified_reference_tables
 from .rows.where import Condition, condition_of
 from .rows.write import Writer, everywhere
+from .search.answers import Answer, Answers
 from .search.hedging import Reads, nodes_for
-from .search.hits import Hits
+from .search.hits import Hit, Hits
 from .search.hybrid import hybrid_request_of
 from .search.narrowing import Narrowing
 from .search.request import Forms, Page, Request, request_of, vector_column
@@ -67,23 +69,29 @@ async def connect_async(
     home: str | Path | None = None,
     embedder: Embedder | str | None = None,
     endpoints: Mapping[str, str] | None = None,
+    llms: Mapping[str, str] | None = None,
     patience_s: float = PATIENCE_S,
 ) -> AsyncIterator[AsyncHerd]:
     """Open a herd: by the DSN of any one of its servers, or by its home (``PGHERD_HOME`` if left out).
 
     ``embedder`` turns texts into vectors wherever the schema names no model; an :class:`Embedder` or a spec like
     ``wordllama``. ``endpoints`` maps regions to the base URLs of endpoints there, to which alone texts of pinned
-    rows are sent; those of the home's herd.toml if left out. While a group with standbys changes its primary, calls
+    rows are sent; those of the home's herd.toml if left out. ``llms`` maps regions to answering models there, as
+    ``openai:MODEL@BASE_URL``; those of herd.toml if left out. While a group with standbys changes its primary, calls
     that may be repeated are, for up to ``patience_s``. Raises NoSuchHerd, GroupUnavailable, BadInput.
     """
     where = None if dsn else Path(home) if home else default_home()
-    engine = await (open_dsn(dsn) if dsn else open_home(where or default_home()))
+    file = read(where) if where else None
+    regional = dict(file.embedding) if file else {}
     if endpoints is not None:
         regional = {region: Endpoint(url) for region, url in endpoints.items()}
-    else:
-        regional = dict(read(where).embedding) if where else {}
+    answering = dict(file.llm) if file else {}
+    if llms is not None:
+        parts = {region: model_and_url(spec) for region, spec in llms.items()}
+        answering = {region: Endpoint(url, model) for region, (model, url) in parts.items()}
+    engine = await (open_dsn(dsn) if dsn else open_home(where or default_home()))
     log = ModelLog(engine)
-    herd = AsyncHerd(engine, embedder, patience_s, RegionalModels(regional, log.note))
+    herd = AsyncHerd(engine, embedder, patience_s, RegionalModels(regional, log.note, answering))
     try:
         yield herd
     finally:
@@ -351,6 +359,23 @@ class AsyncHerd:
         home = self.topology.group(shards[0].home).primary.label.region if shards else None
         return self._models.choose(model, regions, home, str(table.name), "question")
 
+    def models_of_answers(self, table: Table, hits: Sequence[Hit]) -> list[tuple[Answering, list[Hit]]]:
+        """Who answers from which hits: each goes to no region but its row's, to its home's if that has a model.
+
+        Raises AnswerCrossesRegion when a region of pinned rows has none, BadInput when nobody has, StaleTopology.
+        """
+        shards = {str(s.name): s for s in self.topology.shards(table)}
+        together: dict[str, tuple[Answering, list[Hit]]] = {}
+        for hit in hits:
+            shard = shards.get(hit.shard)
+            if shard is None:
+                raise StaleTopology(f"shard {hit.shard} is no longer there", hint="ask again")
+            regions = self.topology.schema.regions_at(shard.tablespace)
+            home = self.topology.group(shard.home).primary.label.region
+            found = self._models.answering(regions, home, str(table.name))
+            together.setdefault(found.region, (found, []))[1].append(hit)
+        return list(together.values())
+
     def check_models(self, schema: Schema) -> None:
         """EmbeddingCrossesRegion if texts of a pinned table are to be embedded where its rows may not be."""
         for table in schema.tables:
@@ -596,6 +621,35 @@ class AsyncTable:
             reading=reading,
         )
         return await self._herd.with_fresh_topology(lambda: scatter(self._herd._engine, request(), partial=partial))
+
+    async def answer(
+        self, question: str, k: int = 5, *, columns: Sequence[str] | None = None, **options: Any
+    ) -> Answers:
+        """What the regions' answering models say to a question, from the ``k`` rows that :meth:`search` finds.
+
+        One answer for each region that rows were found in: pinned rows are sent to an endpoint of their own region
+        only, so no model sees another region's rows, and nobody joins the answers. Where one region of them has no
+        endpoint, no row is sent to any. Each call is in ``pgherd.model_log`` of its region, without the texts.
+        ``columns`` are what the models see of a row: the text that its vector is made of where the schema says which
+        that is, else all but vectors. Other ``options`` as for :meth:`search`.
+        Raises AnswerCrossesRegion, AnswerFailed, BadInput, and what :meth:`search` does.
+        """
+        if not isinstance(question, str):
+            raise BadInput("a vector can't be answered", hint="ask in words")
+        self._herd._models.check_answering()
+        table = self.definition
+        if columns is None:
+            columns = tuple(e.text_column for e in table.embeddings) or None
+        hits = await self.search(question, k, columns=columns, **options)
+        said = self._herd.models_of_answers(table, hits)  # before anything is sent to anybody
+
+        async def ask(model: Answering, rows: list[Hit]) -> Answer:
+            texts = [row_text(h.row) for h in rows]
+            text = await asyncio.to_thread(model.answer, question, texts, str(table.name))
+            return Answer(model.region, text, model.model.model, model.host, tuple(rows))
+
+        answers = await asyncio.gather(*(ask(model, rows) for model, rows in said))
+        return Answers(answers, hits.groups, hits.missing)
 
     def request(
         self,

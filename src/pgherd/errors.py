@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AlreadyRunning",
+    "AnswerCrossesRegion",
+    "AnswerFailed",
     "BackupDamaged",
     "BackupFailed",
     "BadInput",
@@ -199,6 +201,20 @@ class EmbeddingCrossesRegion(HerdError):
     """Text that is pinned to a region would go to an endpoint elsewhere: nothing was sent; give that region one."""
 
     code = "embedding_crosses_region"
+    exit_status = ExitStatus.REFUSED
+
+
+class AnswerFailed(HerdError):
+    """An answering endpoint did not answer, or not as its API promises: check its URL, key and model, then again."""
+
+    code = "answer_failed"
+    retryable = True
+
+
+class AnswerCrossesRegion(HerdError):
+    """Rows that are pinned would go to a model elsewhere: none was sent; give their region an answering endpoint."""
+
+    code = "answer_crosses_region"
     exit_status = ExitStatus.REFUSED
 
 

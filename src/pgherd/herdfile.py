@@ -109,6 +109,8 @@ class HerdFile:
     """How clients reach the nodes; None, in homes of before there was TLS: as libpq does by itself"""
     embedding: Mapping[str, Endpoint] = field(default_factory=dict)
     """by region, the endpoint that embeds texts that are pinned to it"""
+    llm: Mapping[str, Endpoint] = field(default_factory=dict)
+    """by region, the endpoint that answers from rows that are pinned to it; ``model`` is never None"""
 
     @property
     def replicated(self) -> bool:
@@ -191,9 +193,13 @@ class HerdFile:
         document["nodes"] = [_node_document(n, home) for n in self.nodes]
         if self.etcd:
             document["etcd"] = [asdict(member) for member in self.etcd]
-        if self.embedding:
-            entries = {r: {k: v for k, v in asdict(e).items() if v is not None} for r, e in self.embedding.items()}
-            document["regions"] = {region: {"embedding": entry} for region, entry in entries.items()}
+        regions: dict[str, dict[str, Any]] = {}
+        for key, endpoints in (("embedding", self.embedding), ("llm", self.llm)):
+            for region, endpoint in endpoints.items():
+                entry = {k: v for k, v in asdict(endpoint).items() if v is not None}
+                regions.setdefault(region, {})[key] = entry
+        if regions:
+            document["regions"] = regions
         write_atomically(home / FILE_NAME, tomli_w.dumps(document), mode=0o644)
 
 
@@ -327,6 +333,8 @@ def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
     passfile = _get(document, "passfile", str, where, "", None)
     entries = _get(document, "nodes", list, where, "")
     nodes = _nodes(entries, where, base)
+    known = {n.label.region for n in nodes}
+    endpoints = _endpoints(_get(document, "regions", dict, where, "", {}), known, where)
     if engine == EngineName.SINGLE and len(nodes) > 1:
         raise BadInput(f"{where}: engine single has one node, not {len(nodes)}", hint="write engine = 'fleet'")
     return HerdFile(
@@ -339,7 +347,8 @@ def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
         etcd=tuple(_member(e, where, i) for i, e in enumerate(_get(document, "etcd", list, where, "", []), 1)),
         two_node=_two_node(_get(document, "two_node", str, where, "", None), where),
         tls=_tls(document, where, "", base),
-        embedding=_embedding(_get(document, "regions", dict, where, "", {}), {n.label.region for n in nodes}, where),
+        embedding=endpoints["embedding"],
+        llm=endpoints["llm"],
     )
 
 
@@ -361,8 +370,9 @@ def _tls_document(tls: Tls | None, home: Path) -> dict[str, str]:
     return replace(tls, sslrootcert=root and (root if root == SYSTEM else _relative(root, home))).parameters()
 
 
-def _embedding(regions: Mapping[str, Any], known: set[str], where: str) -> dict[str, Endpoint]:
-    found = {}
+def _endpoints(regions: Mapping[str, Any], known: set[str], where: str) -> dict[str, dict[str, Endpoint]]:
+    """By purpose, then by region."""
+    found: dict[str, dict[str, Endpoint]] = {"embedding": {}, "llm": {}}
     for region, entry in regions.items():
         at = f"regions.{region}."
         if region not in known:
@@ -370,13 +380,16 @@ def _embedding(regions: Mapping[str, Any], known: set[str], where: str) -> dict[
             raise BadInput(f"{where}: {at[:-1]}: no node is in that region", hint=hint)
         if not isinstance(entry, dict):
             raise BadInput(f"{where}: {at[:-1]} is not a table", hint=f"write [{at}embedding]")
-        _refuse_unknown(entry, ("embedding",), where, at)
-        said = _get(entry, "embedding", dict, where, at)
-        _refuse_unknown(said, ("url", "model"), where, f"{at}embedding.")
-        url, model = (_get(said, key, str, where, f"{at}embedding.", None) for key in ("url", "model"))
-        if url is None:
-            raise BadInput(f"{where}: {at}embedding.url is missing", hint='add url = "https://host/v1"')
-        found[region] = Endpoint(url, model)
+        _refuse_unknown(entry, tuple(found), where, at)
+        for purpose in entry:
+            said, place = _get(entry, purpose, dict, where, at), f"{at}{purpose}."
+            _refuse_unknown(said, ("url", "model"), where, place)
+            url, model = (_get(said, key, str, where, place, None) for key in ("url", "model"))
+            if url is None:
+                raise BadInput(f"{where}: {place}url is missing", hint='add url = "https://host/v1"')
+            if purpose == "llm" and not model:
+                raise BadInput(f"{where}: {place}model is missing", hint="add the model's name there")
+            found[purpose][region] = Endpoint(url, model)
     return found
 
 

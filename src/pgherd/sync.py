@@ -23,6 +23,7 @@ from .model.schema import Schema, Table
 from .model.topology import Topology
 from .patience import PATIENCE_S, patiently_now
 from .planning.plan import Plan
+from .search.answers import Answers
 from .search.hits import Hits
 from .search.scatter import scatter
 from .search.words import words_of
@@ -103,12 +104,15 @@ def connect(
     home: str | Path | None = None,
     embedder: Embedder | str | None = None,
     endpoints: Mapping[str, str] | None = None,
+    llms: Mapping[str, str] | None = None,
     patience_s: float = PATIENCE_S,
 ) -> Iterator[Herd]:
     """Open a herd; arguments and errors as for :func:`pgherd.connect_async`."""
     loop = _Loop()
     try:
-        opening = connect_async(dsn, home=home, embedder=embedder, endpoints=endpoints, patience_s=patience_s)
+        opening = connect_async(
+            dsn, home=home, embedder=embedder, endpoints=endpoints, llms=llms, patience_s=patience_s
+        )
         inner = loop.run(opening.__aenter__())
         immediate = Immediate(inner.engine.connect_now)
         try:
@@ -218,6 +222,10 @@ class HerdTable:
             return run(scatter(self._immediate, request, partial=partial))
 
         return patiently_now(lambda: self._following(ask), self._inner.herd.patience_s)
+
+    def answer(self, question: str, k: int = 5, *, columns: Sequence[str] | None = None, **options: Any) -> Answers:
+        """What models say to a question; see :meth:`pgherd.client.AsyncTable.answer`."""
+        return self._loop.run(self._inner.answer(question, k, columns=columns, **options))
 
     def _following(self, ask: Callable[[], Hits]) -> Hits:
         """As AsyncHerd does: again when the herd has changed meanwhile."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import sys
@@ -30,25 +29,25 @@ class Capture(threading.Thread):
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 512 << 20)
         self._socket.bind(("lo", 0))
         self._packets: list[bytes] = []
-        self._over = threading.Event()
+        self._last = os.urandom(16)
         self.dropped = 0
         self.start()
 
     def run(self) -> None:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        while not self._over.is_set():
-            while poll.poll(100):
-                data, address = self._socket.recvfrom(_LARGEST)
-                if address[2] != _PACKET_OUTGOING:  # on loopback each packet comes by twice
-                    self._packets.append(data)
-                if self._over.is_set():
-                    break
+        while True:
+            data, address = self._socket.recvfrom(_LARGEST)
+            if self._last in data:
+                break
+            if address[2] != _PACKET_OUTGOING:  # on loopback each packet comes by twice
+                self._packets.append(data)
 
     def end(self) -> dict[Stream, bytes]:
         """What was sent from each port to each other one; ``dropped`` says how many packets were missed."""
-        self._over.set()
-        self.join()
+        # What was sent before the last datagram has come by when that does.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            while self.is_alive():
+                last.sendto(self._last, ("127.0.0.1", 9))
+                self.join(1)
         _, self.dropped = struct.unpack("II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
         self._socket.close()
         return streams(self._packets)

@@ -19,6 +19,7 @@ from capture import Capture, Stream, is_possible
 from conftest import reachable
 from pgherd import dialect, herdfile
 from pgherd.cli.main import main
+from pgherd.errors import ResidencyRefused
 from pgherd.local.herd import LocalHerd
 from pgherd.local.processes import Processes
 from pgherd.model.placement import Label
@@ -31,7 +32,7 @@ pytestmark = [
 REGIONS = ("us-east", "us-west")
 SPACE = """
 CREATE TABLESPACE {0} WITH (replica_placement = '{{"num_replicas": 1, "placement_blocks": [
-    {{"cloud": "local", "region": "us-{0}", "zone": "*", "min_num_replicas": 1}}]}}');
+    {{"cloud": "local", "region": "us-{0}", "zone": "*", "min_num_replicas": 1}}]{1}}}');
 CREATE TABLE note_{0} PARTITION OF note FOR VALUES IN ('us-{0}') PARTITION BY HASH (id) TABLESPACE {0};
 """
 SHARD = """
@@ -95,10 +96,12 @@ def rows(region: str, first: int, count: int) -> list[dict[str, object]]:
     ]
 
 
-def test_no_row_of_a_region_on_a_connection_to_another(local: LocalHerd) -> None:
+@pytest.mark.parametrize("strict", [False, True], ids=["open", "strict"])
+def test_no_row_of_a_region_on_a_connection_to_another(local: LocalHerd, strict: bool) -> None:
+    word = ', "strict": true' if strict else ""
     file = herdfile.read(local.home)
     with listening(local) as heard, pgherd.connect(home=local.home, patience_s=90) as herd:
-        parts = [SPACE.format(r) + "".join(SHARD.format(r, i) for i in range(4)) for r in ("east", "west")]
+        parts = [SPACE.format(r, word) + "".join(SHARD.format(r, i) for i in range(4)) for r in ("east", "west")]
         herd.execute(herd.plan(dialect.parse(SCHEMA + "".join(parts))))
         note = herd.table("note")
         for region in REGIONS:
@@ -126,10 +129,20 @@ def test_no_row_of_a_region_on_a_connection_to_another(local: LocalHerd) -> None
     assert len(servers & {n.port for n in file.nodes if n.group == "east"}) > 1, "standbys were heard, too"
     assert servers & {n.port for n in file.nodes if n.group == "east2"}
     assert heard.carrying("us-west")
+    query = "SELECT words FROM note WHERE place = 'us-east' LIMIT 1"
     with listening(local) as heard, pgherd.connect(home=local.home, patience_s=90) as herd:
-        assert herd.sql("SELECT words FROM note WHERE place = 'us-east' LIMIT 1", region="us-west")
-        time.sleep(0.5)  # the west's server keeps its link
-    assert heard.strangers("us-east") != [], "whoever listens would hear a leak"
+        if strict:
+            with pytest.raises(ResidencyRefused, match="is strict"):
+                herd.sql(query, region="us-west")
+            assert herd.sql(query, region="us-east")  # so that there is something to hear
+        else:
+            assert herd.sql(query, region="us-west")
+            time.sleep(0.5)  # the west's server keeps its link
+    if strict:
+        assert heard.carrying("us-east")
+        assert heard.strangers("us-east") == []
+    else:
+        assert heard.strangers("us-east") != [], "whoever listens would hear a leak"
     assert heard.strangers("us-west") == []
 
 

@@ -576,6 +576,55 @@ def test_model_endpoints_with_and_without_a_region(ground: Ground, monkeypatch: 
         file.write(ground.home)
 
 
+def test_answering_endpoints_and_calls_that_were_made(ground: Ground, planted: Callable[..., None]) -> None:
+    """An endpoint is where herd.toml says: not in two regions; and what was sent is in the log."""
+    file = herdfile.read(ground.home)
+    east, shared = Endpoint("https://east.example/v1", "m"), Endpoint("https://both.example/v1", "m")
+    replace(file, llm={EAST: east, WEST: shared}, embedding={CENTRAL: shared}).write(ground.home)
+    try:
+        report = ground.audit()
+        (finding,) = report.outcome.findings
+        assert (finding.kind, finding.severity.value, finding.table) == ("endpoint_in_two_regions", R, T)
+        assert "https://both.example is said to be in 2 regions" in finding.detail
+        assert {x.target for x in report.outcome.looked if x.what == "answering endpoint of treatment"} == {
+            "https://east.example",
+            "https://both.example",
+        }
+        replace(file, llm={EAST: east}).write(ground.home)
+        assert ground.found() == set()
+    finally:
+        file.write(ground.home)
+    call = "INSERT INTO pgherd.model_log VALUES (now(), 'r', {}, 'x.example', 'm', 'treatment', {}, 7, 9)"
+    planted(EAST, call.format("'us-east'", "'answer'"), "DELETE FROM pgherd.model_log")
+    planted(EAST, call.format("NULL", "'question'"))
+    assert ground.found() == set()
+    planted(EAST, call.format("NULL", "'answer'"))
+    planted(EAST, call.format("'mars'", "'row'"))
+    findings = ground.audit().outcome.findings
+    assert {_short(f) for f in findings} == {("model_call_outside", V, EAST, T)}
+    assert {"no region" in f.detail for f in findings} == {True, False}
+
+
+def test_a_home_that_is_gone(ground: Ground, planted: Callable[..., None]) -> None:
+    back = "ALTER TABLE gone RENAME TO treatment_new_york"
+    planted(EAST, "ALTER TABLE treatment_new_york RENAME TO gone", back)
+    findings = ground.audit().outcome.findings
+    assert ("home_missing", R, EAST, T) in {_short(f) for f in findings}
+    assert {f.region for f in findings} == {EAST}
+
+
+def test_settings_of_roles_that_move_files_or_load_code(ground: Ground, planted: Callable[..., None]) -> None:
+    role = f"careless_{ground.dbname}"
+    planted(WEST, f"CREATE ROLE {role}", f"DROP ROLE {role}")
+    assert ground.found() == set()
+    planted(WEST, f"ALTER ROLE {role} SET temp_tablespaces = 'pg_default'")
+    assert ground.found() == {("temp_tablespaces", R, WEST, T)}
+    planted(WEST, f"ALTER ROLE {role} SET session_preload_libraries = 'auto_explain, pg_cron'")
+    findings = ground.audit().outcome.findings
+    assert Counter(map(_short, findings)) == Counter([("temp_tablespaces", R, WEST, T), ("extension", R, WEST, T)])
+    assert any(f"library pg_cron (session_preload_libraries of {role} in" in f.detail for f in findings)
+
+
 def test_a_guard_that_is_off(ground: Ground, planted: Callable[..., None]) -> None:
     on = "ALTER EVENT TRIGGER pgherd_guard_end ENABLE ALWAYS"
     planted(WEST, "ALTER EVENT TRIGGER pgherd_guard_end DISABLE", on)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import pgherd
 from conftest import apply
 from pgherd import dialect, herdfile
+from pgherd.cli.main import main
 from pgherd.errors import BadSchema, HerdError
 from pgherd.sync import Herd
 
@@ -212,13 +214,70 @@ CONDITIONS = [  # whose errors tell values, or that there are some, if they are 
 ]
 
 
+def test_conditions_are_evaluated_after_policies(setting: Setting) -> None:
+    """Links log in as the role itself, so that the rows' home applies policies before it evaluates conditions."""
+    _conditions_tell_nothing(setting)
+
+
 def test_conditions_are_evaluated_after_policies_where_no_link_leads(strict_setting: Setting) -> None:
-    """Links evaluate conditions at home, before policies here (a known edge); strict tablespaces have no links."""
-    for attacker in strict_setting.attackers.values():
+    _conditions_tell_nothing(strict_setting)
+
+
+def _conditions_tell_nothing(setting: Setting) -> None:
+    for region, attacker in setting.attackers.items():
         for attack in CONDITIONS:
-            found = attacker.try_(attack.format(t=f"own_{strict_setting.name}"))
-            assert SECRET not in found.replace("'SECRET'", ""), attack
-            assert "division by zero" not in found, attack
+            found = attacker.try_(attack.format(t=f"own_{setting.name}"))
+            assert SECRET not in found.replace("'SECRET'", ""), f"{region}: {attack}"
+            assert "division by zero" not in found, f"{region}: {attack}"
+
+
+def test_a_role_of_another_table_or_name_is_held_back_alike(setting: Setting) -> None:
+    """A role that becomes another one, and a role that came later, with the next change of the herd."""
+    table, name = f"own_{setting.name}", setting.name
+    apply(
+        setting.herd,
+        f"CREATE ROLE later_{name} LOGIN PASSWORD 'me'; GRANT {table}_reader, {table}_writer TO later_{name}",
+    )
+    file = herdfile.read(setting.home)
+    try:
+        for node in file.nodes:
+            with psycopg.connect(
+                host=node.host, port=node.port, dbname=name, user=f"later_{name}", password="me", autocommit=True
+            ) as connection:
+                attacker = Attacker(connection)
+                for attack in CONDITIONS:
+                    for before in ("", f"SET LOCAL ROLE {table}_writer; "):
+                        found = attacker.try_(before + attack.format(t=table))
+                        assert SECRET not in found.replace("'SECRET'", ""), attack
+                        assert "division by zero" not in found, attack
+                assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)  # type: ignore[call-overload]
+    finally:
+        for node in file.nodes:
+            with psycopg.connect(file.dsn(setting.home, node.group), autocommit=True) as admin:
+                admin.execute(f"DROP OWNED BY later_{name}; DROP ROLE later_{name}")  # type: ignore[call-overload]
+
+
+SETTINGS = """
+CREATE TABLE tenant_%(name)s (id bigint, region text, note text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+CREATE TABLE tenant_%(name)s_e PARTITION OF tenant_%(name)s FOR VALUES IN ('e') TABLESPACE east;
+ALTER TABLE tenant_%(name)s ENABLE ROW LEVEL SECURITY;
+CREATE POLICY ours ON tenant_%(name)s USING (note = current_setting('app.tenant', true));
+GRANT SELECT ON tenant_%(name)s TO me_%(name)s;
+"""
+
+
+def test_policies_that_ask_for_a_setting_hold_on_every_node(setting: Setting) -> None:
+    """The home doesn't know the setting: such policies are evaluated where it is, and `apply` says what that means."""
+    schema = (SCHEMA + SETTINGS) % {"name": setting.name}
+    plan = setting.herd.plan(dialect.parse(schema))
+    assert [n for n in plan.notes if "settings of the session" in n and f"tenant_{setting.name}" in n]
+    apply(setting.herd, schema)
+    rows = [{"id": i, "region": "e", "note": note} for i, note in enumerate(("ours", "theirs", "ours"))]
+    setting.herd.table(f"tenant_{setting.name}").insert(rows)
+    for attacker in setting.attackers.values():
+        attacker.connection.execute("SET app.tenant = 'ours'")
+        found = attacker.connection.execute(f"SELECT id FROM tenant_{setting.name} ORDER BY id")  # type: ignore[call-overload]
+        assert found.fetchall() == [(0,), (2,)]
 
 
 def test_what_is_the_roles_own_it_can_see_and_change(setting: Setting) -> None:
@@ -245,6 +304,13 @@ def test_the_client_of_that_role_sees_no_more(setting: Setting) -> None:
         assert table.delete({"id": 1, "region": "w"}) == 0
         with pytest.raises(HerdError, match="row-level security"):
             table.insert([{"id": 99, "region": "w", "owner": "other", "note": "x", "v": [1.0, 1.0]}])
+
+
+def test_the_audit_knows_links_of_roles(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--json", "--home", str(setting.home)]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    # The column of owners holds the role's name, which the schema in pgherd.topology names too.
+    assert {(f["kind"], f["severity"]) for f in found} <= {("table_copy", "risk")}
 
 
 def test_passwords_of_links_are_not_shown(setting: Setting) -> None:

@@ -155,8 +155,9 @@ def test_a_new_partition_has_what_its_siblings_have() -> None:
         ("run_trigger", "g2"),
         ("run_trigger", "g2"),
         ("run_policy", "g2"),
+        ("sync_logins", "g1,g2"),
     ]
-    create, _, index, trigger, _, policy = (s for _, _, s in shown(plan))
+    create, _, index, trigger, _, policy, _ = (s for _, _, s in shown(plan))
     assert "(PRIMARY KEY (id, region)) FOR VALUES IN ('x')" in create
     assert index == "CREATE UNIQUE INDEX doc_x_once ON public.doc_x USING btree (title, region)"
     assert "ON public.doc_x " in trigger
@@ -248,7 +249,26 @@ def test_row_security_is_switched_on_before_its_policy() -> None:
         ("run_policy", ("g1", "g2")),
         ("run_policy", ("g1",)),
         ("run_policy", ("g2",)),
+        ("sync_logins", ("g1", "g2")),
     ]
+    assert not plan.notes
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "current_setting('app.tenant') = doc.region",
+        "pg_catalog.current_setting('app.tenant', true) = doc.region",
+        "doc.region = session_user",
+        "ours(doc.region)",
+        "other.ours(doc.region)",
+    ],
+)
+def test_policies_that_ask_the_session_are_noted(policy: str) -> None:
+    function = "CREATE FUNCTION ours(text) RETURNS bool LANGUAGE sql AS 'SELECT true';"
+    schema = "CREATE SCHEMA other; ALTER TABLE doc ENABLE ROW LEVEL SECURITY;"
+    (note,) = plan_of(more=f"{function} {schema} CREATE POLICY p ON doc USING ({policy});").notes
+    assert "doc has policies that ask for settings of the session" in note
 
 
 def test_a_policy_that_shadows_its_table_is_left_as_written() -> None:

@@ -198,8 +198,11 @@ def test_endpoints_of_regions_are_kept(tmp_path: Path) -> None:
         "eu": herdfile.Endpoint("https://models.eu.example/v1", "m"),
         "us-east": herdfile.Endpoint("http://::1"),
     }
-    replace(herd_in(tmp_path), embedding=endpoints).write(tmp_path)
+    llms = {"us-east": herdfile.Endpoint("https://chat.example/v1", "big")}
+    replace(herd_in(tmp_path), embedding=endpoints, llm=llms).write(tmp_path)
     assert herdfile.read(tmp_path).embedding == endpoints
+    assert herdfile.read(tmp_path).llm == llms
+    assert "[regions.us-east.llm]" in (tmp_path / "herd.toml").read_text()
     assert "[regions.eu.embedding]" in (tmp_path / "herd.toml").read_text()
 
 
@@ -208,7 +211,11 @@ def test_endpoints_of_regions_are_kept(tmp_path: Path) -> None:
     [
         ("[regions.mars.embedding]\nurl = 'https://x'", "no node is in that region"),
         ("[regions]\neu = 1", "regions.eu is not a table"),
-        ("[regions.eu]\nllm = 1", "regions.eu.llm is not known"),
+        ("[regions.eu]\nchat = 1", "regions.eu.chat is not known"),
+        ("[regions.eu]\nllm = 1", "regions.eu.llm is 1, not a table"),
+        ("[regions.eu.llm]\nmodel = 'm'", "regions.eu.llm.url is missing"),
+        ("[regions.eu.llm]\nurl = 'https://x'", "regions.eu.llm.model is missing"),
+        ("[regions.eu.llm]\nurl = 'https://x'\nmodel = 'm'\nkey = 'k'", "regions.eu.llm.key is not known"),
         ("[regions.eu.embedding]\nmodel = 'm'", "regions.eu.embedding.url is missing"),
         ("[regions.eu.embedding]\nurl = 1", "regions.eu.embedding.url is 1, not text"),
         ("[regions.eu.embedding]\nurl = 'https://x'\nkey = 'k'", "regions.eu.embedding.key is not known"),

@@ -29,6 +29,8 @@ def public_members() -> list[tuple[str, object]]:
 
 def test_the_public_names_are_these() -> None:
     assert pgherd.__all__ == [
+        "Answer",
+        "Answers",
         "AsyncHerd",
         "AsyncTable",
         "Embedder",

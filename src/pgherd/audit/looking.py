@@ -30,7 +30,7 @@ DATABASE = (
     "relations", "foreign_servers", "foreign_tables", "publications", "statistics", "functions", "extensions", "grants",
     "derived", "columns",
 )  # fmt: skip
-HERD = ("moving", "readers", "access_log", "files", "guard")
+HERD = ("moving", "readers", "access_log", "model_log", "files", "guard")
 STATEMENT_TIMEOUT_S = 30
 PATIENCE_S = 300.0
 """How long the facts of one server or database may take; a frozen server never answers."""

@@ -1,4 +1,4 @@
-"""Commands about rows: load, search, sql."""
+"""Commands about rows: load, search, ask, sql."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..herdfile import default_home
 from ..loading import Loaded
 from ..loading import Progress as LoadProgress
 from ..loading import load as load_file
+from ..search.answers import Answers
 from ..search.hits import Hits
 from ..tuning.report import drifted
 from .options import DsnOption, HomeOption, JsonOption, ModelOption, RegionOption
@@ -28,7 +29,7 @@ from .servers import local_psql
 
 def add_commands(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (load, search, sql):
+    for command in (load, search, ask, sql):
         app.command()(command)
 
 
@@ -158,6 +159,48 @@ def search(
     out.print(f"[dim]{len(hits)} rows; answered by {escape(answered)}[/]")
     if hits.missing:
         out.print(f"[yellow]missing: {escape(', '.join(hits.missing))}[/]")
+
+
+def ask(
+    table: Annotated[str, typer.Argument(help="The table to search.")],
+    question: Annotated[str, typer.Argument(help="A question in words.")],
+    k: Annotated[int, typer.Option("-k", help="From how many rows.")] = 5,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="Only rows for which this holds.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B", help="What the models see of a row (default: the embedded text).")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Which vector column, if there are several.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Also rank by matching words, and fuse both.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Accept that groups are missing.")] = False,
+    model: ModelOption = None,
+    home: HomeOption = None,
+    dsn: DsnOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let the regions' answering models answer a question, each from the rows of its own region."""
+    seen = [c.strip() for c in columns.split(",")] if columns else None
+
+    async def answered() -> Answers:
+        async with connect_async(dsn, home=home, embedder=model) as herd:
+            asked = herd.table(table)
+            return await asked.answer(
+                question, k, columns=seen, where=where, column=column, hybrid=hybrid, partial=partial
+            )
+
+    answers = asyncio.run(answered())
+    if json:
+        print_json(answers.as_json())
+        return
+    for answer in answers:
+        out.print(f"[bold]{escape(answer.region)}[/] [dim]{escape(answer.model)} at {escape(answer.endpoint)}[/]")
+        out.print(escape(answer.text))
+        for number, hit in enumerate(answer.hits, 1):
+            row = escape(", ".join(str(v) for v in hit.row.values())[:160])
+            out.print(f"[dim]\\[{number}] {hit.distance:.4f} {escape(hit.group)}: {row}[/]")
+    if not answers:
+        out.print("[dim]no rows, so no answer[/]")
+    if answers.missing:
+        out.print(f"[yellow]missing: {escape(', '.join(answers.missing))}[/]")
 
 
 def _vector(text: str) -> list[float]:

@@ -12,7 +12,7 @@ from .vectors import check_vector_index
 
 
 def check(schema: Schema, draft: Draft) -> None:
-    """Raises BadSchema for the first thing that can't work."""
+    """Raises BadSchema for the first thing that can't work, ResidencyRefused for pinned rows that would not stay."""
     index_places = {i.index.name: i.place for i in draft.items if isinstance(i, IndexDraft)}
     for table in schema.tables:
         place = draft.tables[table.name].place
@@ -20,10 +20,10 @@ def check(schema: Schema, draft: Draft) -> None:
         _check_partitions(table, draft)
         _check_keys(table, draft)
         if table.kind is TableKind.REFERENCE and table.tablespace:
-            raise place.bad(
-                f"a reference table is on every node, but tablespace {table.tablespace} allows some",
-                hint="leave TABLESPACE out, or keep it a local table",
-            )
+            said = f"a reference table is on every node, but tablespace {table.tablespace} allows some"
+            hint = "leave TABLESPACE out, or keep it a local table"
+            pinned = schema.regions_of(table)
+            raise place.refused(said, hint=hint) if pinned else place.bad(said, hint=hint)
     for table in schema.tables:
         check_foreign_keys(schema, table, draft)
     for index in schema.indexes:

@@ -1,4 +1,4 @@
-"""Which endpoint may be sent a text: of a row that is pinned, one of its own region.
+"""Which endpoint may be sent a text, to embed or to answer from: of a row that is pinned, one of its own region.
 
 Guards an invariant: whether a text may go where it would go is settled before a byte is sent, and so is the note of it.
 A model that runs in this process (the built-in one, an Embedder of the caller's own) sends nothing: it is where the
@@ -8,12 +8,13 @@ client is, and the client has the text already.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from ..errors import EmbeddingCrossesRegion
+from ..errors import AnswerCrossesRegion, BadInput, EmbeddingCrossesRegion
 from ..herdfile import Endpoint
 from .base import Embedder, model_from_spec
+from .chat import OpenAIChat, chat_model
 from .check import Vectors
 from .openai import OpenAIEmbedder
 
@@ -60,6 +61,26 @@ class Recorded:
         return self.model.embed(texts)
 
 
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """The answering model of a region, whose calls are noted before they are made; if they can't be, they aren't."""
+
+    model: OpenAIChat
+    region: str
+    record: Callable[[Call], None]
+
+    @property
+    def host(self) -> str:
+        """Host and port of its endpoint."""
+        return urlsplit(self.model.url).netloc
+
+    def answer(self, question: str, rows: Sequence[str], table: str) -> str:
+        """As the model does; besides what that raises, what stands in the way of the note."""
+        size = sum(len(t.encode()) for t in (question, *rows))
+        self.record(Call(self.region, self.host, self.model.model, table, "answer", len(rows), size))
+        return self.model.answer(question, rows)
+
+
 def is_here(model: Embedder) -> bool:
     """Whether the model runs in this process, so that no text leaves it."""
     return not isinstance(model, OpenAIEmbedder)
@@ -71,6 +92,7 @@ class RegionalModels:
 
     endpoints: Mapping[str, Endpoint]
     record: Callable[[Call], None]
+    llms: Mapping[str, Endpoint] = field(default_factory=dict)
 
     def choose(self, model: Embedder, regions: frozenset[str], home: str | None, table: str, purpose: str) -> Embedder:
         """``model``, or the same by an endpoint of one of ``regions``, of ``home`` if that has one.
@@ -89,6 +111,37 @@ class RegionalModels:
         local = model_from_spec(f"openai:{endpoint.model or model.model}@{endpoint.url}{dim}")
         assert isinstance(local, OpenAIEmbedder)
         return Recorded(local, found, table, purpose, self.record)
+
+    def answering(self, regions: frozenset[str], home: str, table: str) -> Answering:
+        """The model that may be sent rows of ``regions`` (empty: not pinned), of ``home`` if that has one.
+
+        Raises AnswerCrossesRegion when none of the regions has one, BadInput when none of the herd has.
+        """
+        if not self.llms:
+            raise BadInput(
+                "the herd has no endpoint of an answering model",
+                hint=f"add [regions.{home}.llm] with url and model to herd.toml, or connect(llms={{…}})",
+            )
+        found = next(
+            (r for r in (home, *sorted(regions or self.llms)) if r in (regions or {r}) and r in self.llms), None
+        )
+        if found is None:
+            named = " or ".join(sorted(regions))
+            raise AnswerCrossesRegion(
+                f"rows of table {table} that were found are pinned to {named}, which has no endpoint of an answering"
+                " model; none was sent to any",
+                hint=f"add [regions.{min(regions)}.llm] with url and model to herd.toml, or ask other rows (where)",
+            )
+        endpoint = self.llms[found]
+        return Answering(chat_model(endpoint.model or "", endpoint.url), found, self.record)
+
+    def check_answering(self) -> None:
+        """BadInput if no region has an answering model."""
+        if not self.llms:
+            raise BadInput(
+                "the herd has no endpoint of an answering model",
+                hint="add [regions.REGION.llm] with url and model to herd.toml, or connect(llms={…})",
+            )
 
     def check(self, model: Embedder, regions: frozenset[str], table: str) -> None:
         """EmbeddingCrossesRegion if text that is pinned to ``regions`` could not be embedded in one of them."""

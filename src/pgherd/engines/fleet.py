@@ -11,7 +11,7 @@ from ..model.names import quote_literal
 from ..model.tls import Tls, of_link
 from ..model.topology import EngineName, Group, GroupId, Topology
 from ..planning.compile import server_name
-from ..planning.finish import search_function_steps
+from ..planning.finish import login_steps, search_function_steps
 from ..planning.join import join_steps, role_names
 from ..planning.plan import Phase, Plan, Step, Traits
 from ..planning.readers import join_reader_steps
@@ -23,7 +23,7 @@ class FleetEngine(ServersEngine):
     """Several groups of plain servers, linked to each other by postgres_fdw and dblink."""
 
     name = EngineName.FLEET
-    scripts = ("catalog", "calibration", "reader", "fleet", "move", "split", "guard")
+    scripts = ("catalog", "calibration", "reader", "fleet", "logins", "move", "split", "guard")
     traits = Traits(keys_on_parent=False, enforces_placement=True)
 
     async def first_plan(self, groups: tuple[Group, ...]) -> Plan:
@@ -49,7 +49,7 @@ class FleetEngine(ServersEngine):
             secured = any(g.primary.tls != old[g.name].primary.tls for g in old_now)
             moved = (g for g in old_now if secured or g != old[g.name])
             steps += tuple(step for g in moved for step in self._set_links(old_now, g, None))
-            steps += tuple(search_function_steps(known)) if old_catalog else ()
+            steps += (*search_function_steps(known), *login_steps(known)) if old_catalog else ()
             new = tuple(g.name for g in groups if g.name not in old)
             if new:
                 steps += tuple([s async for s in self._join(result, new)])

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
 
-from ..model.schema import Index, Schema, Table, TableKind
+from ..model.names import Name
+from ..model.schema import Index, ObjectKind, Schema, SqlObject, Table
 from ..model.topology import Topology
 from .compile import Compiler
+from .ddl import asks_session
 from .diff import AddEnumValue, Change, Create, diff, merge
-from .finish import finish
+from .finish import finish, table_is_secured
 from .placement import check_homes, expand, homes_of
 from .plan import Phase, Plan, Traits
 from .split import plan_splits, splits_for
@@ -18,8 +20,9 @@ from .split import plan_splits, splits_for
 UNENFORCED = "one server holds everything: tablespaces are recorded, and will place rows once there are several servers"
 
 OPEN_POLICIES = (
-    "{table} has row-level security: rows that a policy hides are hidden on every node, but functions in conditions"
-    " that go through links see them first, and their errors may quote values; strict tablespaces have no links"
+    "{table} has policies that ask for settings of the session, which only the node that is asked knows: rows that they"
+    " hide are hidden on every node, but functions in conditions that go through links see them first, and their errors"
+    " may quote values; policies that go by current_user alone, or strict tablespaces, have no such edge"
 )
 
 
@@ -78,13 +81,23 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
 
 
 def _open_policies(before: Schema, after: Topology) -> Iterator[str]:
-    """What to know of tables that come to have row-level security, and links that evaluate conditions before it."""
+    """What to know of tables with policies that can't be evaluated at their rows' homes before conditions are."""
+    known = _asking(before)
+    asking = _asking(after.schema)
     for table in after.schema.tables if len(after.groups) > 1 else ():
-        old = before.table(table.name)
-        if table.kind is TableKind.DISTRIBUTED and table.row_security and not (old and old.row_security):
+        if table.name in asking - known and table_is_secured(table):
             spaces = (after.schema.tablespace(s.tablespace) if s.tablespace else None for s in after.shards(table))
             if not all(s and s.strict for s in spaces):
                 yield OPEN_POLICIES.format(table=table.name)
+
+
+def _asking(schema: Schema) -> frozenset[Name]:
+    """The tables with policies that ask the session."""
+    objects = [i for i in schema.items if isinstance(i, SqlObject)]
+    made = (o for o in objects if o.kind is ObjectKind.FUNCTION and "IMMUTABLE" not in o.sql)
+    functions = frozenset(o.name.partition("(")[0].rpartition(".")[2].strip('"') for o in made)
+    policies = (o for o in objects if o.kind is ObjectKind.POLICY and o.table)
+    return frozenset(p.table for p in policies if p.table and asks_session(p.sql, functions))
 
 
 def _indexes_of_old_tables(current: Schema, changes: list[Change]) -> list[Index]:

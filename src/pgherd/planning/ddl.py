@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from pglast import ast, parse_sql
+from pglast.enums import SQLValueFunctionOp
 from pglast.stream import RawStream
 from pglast.visitors import Skip, Visitor
 
@@ -120,6 +121,29 @@ def sequence_start(sql: str) -> int:
     options = {o.defname: o.arg for o in statement.options or ()}
     first = options.get("start") or options.get("minvalue") or ast.Integer(1)
     return int(first.ival or 0) if isinstance(first, ast.Integer) else int(first.fval)
+
+
+class _Session(Visitor):
+    """Finds what a policy asks its session; see pgherd.asks_session, which decides."""
+
+    def __init__(self, functions: frozenset[str]) -> None:
+        self.functions, self.found = functions, False
+
+    def visit_FuncCall(self, ancestors: object, node: ast.FuncCall) -> None:
+        self.found |= (node.funcname or ())[-1].sval in {*self.functions, *_ASKING}
+
+    def visit_SQLValueFunction(self, ancestors: object, node: ast.SQLValueFunction) -> None:
+        self.found |= node.op in (SQLValueFunctionOp.SVFOP_SESSION_USER, SQLValueFunctionOp.SVFOP_CURRENT_SCHEMA)
+
+
+_ASKING = ("current_setting", "current_schemas", "inet_client_addr", "inet_client_port", "pg_backend_pid")
+
+
+def asks_session(sql: str, functions: frozenset[str]) -> bool:
+    """Whether a policy asks for what only the session on the asking node knows, or a function of ``functions`` may."""
+    visitor = _Session(functions)
+    visitor(parse_sql(sql))
+    return visitor.found
 
 
 def retarget_policy(sql: str, part: Name) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ..model.schema import Table, TableKind
 from ..model.topology import GroupId, Topology
 from .plan import Step
 from .readers import reader_steps
@@ -21,7 +22,23 @@ def finish(before: Topology, after: Topology) -> Iterator[Step]:
     everywhere = tuple(g.name for g in after.groups)
     yield from _steps(after, dict(_functions(before)))
     yield Step("sync_shards", "privileges and policies of shards", everywhere, "SELECT pgherd.sync_shards()")
+    yield from login_steps(after, before)
     yield from reader_steps(after)
+
+
+def login_steps(*topologies: Topology) -> Iterator[Step]:
+    """Links of roles that policies hold back, where any of the topologies has row-level security and links.
+
+    The first is the one that is to be.
+    """
+    everywhere = tuple(g.name for g in topologies[0].groups)
+    if any(table_is_secured(t) for topology in topologies for t in topology.schema.tables) and len(everywhere) > 1:
+        yield Step("sync_logins", "links of roles that policies hold back", everywhere, "SELECT pgherd.sync_logins()")
+
+
+def table_is_secured(table: Table) -> bool:
+    """Whether policies hold on rows that links lead to."""
+    return table.kind is TableKind.DISTRIBUTED and table.row_security
 
 
 def _steps(topology: Topology, old: Mapping[tuple[str, GroupId], str]) -> Iterator[Step]:

@@ -1,4 +1,4 @@
-"""Where the text of pinned rows goes to be embedded."""
+"""Where the text of pinned rows goes to be embedded or answered from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,78 @@ _AT = re.compile(r"@(?P<url>https?://[^?#\s]+)")
 
 
 def probe(world: World) -> Outcome:
-    """The models that pinned tables name, or the environment does, and the endpoints of regions in herd.toml."""
+    """Models that tables or the environment name, endpoints of regions in herd.toml, and calls that were made."""
     return outcome(_all(world))
 
 
 def _all(world: World) -> Iterator[Finding | Looked | NotLooked]:
+    yield from _embedding(world)
+    yield from _answering(world)
+    yield from _two_places(world)
+    yield from _calls(world)
+
+
+def _answering(world: World) -> Iterator[Looked]:
+    """Who may be sent rows to answer from: nobody but an endpoint of a region that the policy allows."""
+    for p in world.pinned if world.file else ():
+        node = world.seen(world.home_node(p))
+        for region in (r for r in (node.region, *sorted(p.regions)) if r in p.regions and r in _llms(world)):
+            host = _host(_llms(world)[region].url)
+            what = f"{p.shard.name}: {host}, by herd.toml in {region}"
+            yield Looked(f"answering endpoint of {p.table.name}", node.name, region, what, 1, node.name, host)
+            break
+
+
+def _llms(world: World) -> Mapping[str, Endpoint]:
+    return world.file.llm if world.file else {}
+
+
+def _two_places(world: World) -> Iterator[Finding]:
+    """One host that herd.toml says to be in two regions: in one of them it is not."""
+    said: dict[str, dict[str, str]] = {}
+    for purpose, endpoints in (("embedding", world.file.embedding), ("llm", world.file.llm)) if world.file else ():
+        for region, endpoint in endpoints.items():
+            said.setdefault(_host(endpoint.url), {}).setdefault(region, purpose)
+    for host, regions in said.items():
+        for p in {p.table: p for p in world.pinned}.values() if len(regions) > 1 else ():
+            mine = {r for q in world.pinned if q.table == p.table for r in q.regions} & regions.keys()
+            if mine:
+                node = world.seen(world.home_node(p))
+                named = ", ".join(f"[regions.{r}.{purpose}]" for r, purpose in sorted(regions.items()))
+                yield Finding(
+                    "endpoint_in_two_regions", Severity.RISK, str(p.table.name), node.name, node.region,
+                    f"{host} is said to be in {len(regions)} regions ({named}): texts of one go to another",
+                    "name an endpoint of each region in herd.toml", node.name, host,
+                )  # fmt: skip
+
+
+def _calls(world: World) -> Iterator[Finding | Looked]:
+    """Calls that pgherd.model_log tells of, by tables all of whose shards are pinned."""
+    pinned: dict[str, list[Pinned]] = {}
+    for p in world.pinned:
+        pinned.setdefault(str(p.table.name), []).append(p)
+    for seen in world.primaries():
+        calls = 0
+        for row in world.herd(seen)["model_log"]:
+            shards = pinned.get(row["table"], [])
+            if not shards or len(shards) < len(world.topology.shards(shards[0].table)):
+                continue
+            calls += 1
+            allowed = {r for p in shards for r in p.regions}
+            if row["region"] not in allowed:
+                where = f"in region {row['region']}" if row["region"] else "that is said to be in no region"
+                done = "embedded" if row["purpose"] == "row" else "answered from"
+                yield Finding(
+                    "model_call_outside", Severity.VIOLATION, row["table"], seen.name, seen.region,
+                    f"pgherd.model_log: {row['texts']:,} texts of rows were {done} by {row['endpoint']}, an endpoint"
+                    f" {where} (last {row['last']}); the table's regions are {' and '.join(sorted(allowed))}",
+                    "ask who runs the endpoint what it keeps, and delete the entries when that is settled",
+                    None, row["endpoint"],
+                )  # fmt: skip
+        yield Looked("calls of models with texts of pinned rows, by endpoint", seen.name, seen.region, count=calls)
+
+
+def _embedding(world: World) -> Iterator[Finding | Looked | NotLooked]:
     for table in dict.fromkeys(p.table for p in world.pinned):
         models = {e.model: "the schema" for e in table.embeddings}
         if world.global_model and table.vector_columns:

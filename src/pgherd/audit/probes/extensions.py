@@ -90,10 +90,10 @@ def _all(world: World) -> Iterator[Finding | NotLooked]:
                 else:
                     yield NotLooked(detail.strip(), seen.name, seen.region, "what it does is not known to this audit")
     for seen in world.up():
-        for name in ("shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"):
-            for library in filter(None, (x.strip(" \"'") for x in (seen.setting(name) or "").split(","))):
+        for where, listed in _libraries(seen):
+            for library in filter(None, (x.strip(" \"'") for x in listed.split(","))):
                 if library in LIBRARIES:
-                    detail = f"library {library} ({name}) {LIBRARIES[library]}"
+                    detail = f"library {library} {where} {LIBRARIES[library]}"
                     yield _finding(world, seen, Severity.RISK, detail, "take it out of the setting, and restart")
                 elif library not in QUIET_LIBRARIES:
                     yield NotLooked(
@@ -107,6 +107,16 @@ def _all(world: World) -> Iterator[Finding | NotLooked]:
                     f" in database {row['database']}" if row["database"] else ""
                 )
                 yield _finding(world, seen, Severity.RISK, f"{what} runs in the server", "see which library starts it")
+
+
+def _libraries(seen: Seen) -> Iterator[tuple[str, str]]:
+    """(where it is said, what) of libraries that the server, or sessions of some roles or databases, load."""
+    for kind in ("shared", "session", "local"):
+        name = f"{kind}_preload_libraries"
+        yield f"({name})", seen.setting(name) or ""
+    for row in seen.facts["role_settings"]:
+        if row["name"].endswith("_preload_libraries"):
+            yield f"({row['name']} of {row['role']} in {row['database']})", row["setting"]
 
 
 def _finding(world: World, seen: Seen, severity: Severity, detail: str, hint: str) -> Finding:

@@ -308,7 +308,11 @@ async def _do(connection: Connection, step: Step, group: str, lock_wait_s: float
     with talking_to(group, f"doing {step.kind} {step.target}"):
         try:
             settings = f"SET LOCAL lock_timeout = '{int(lock_wait_s * 1000)}ms';\n{IN_PLAN}"
-            await connection.execute(settings + step.sql)
+            if step.secret:
+                await connection.execute(settings)
+                await connection.execute("SELECT pgherd.quietly(%s)", [step.sql])
+            else:
+                await connection.execute(settings + step.sql)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             raise _busy(step, group, error) from error
         except (psycopg.errors.InvalidTableDefinition, psycopg.errors.InvalidFunctionDefinition) as error:

@@ -90,10 +90,12 @@ CREATE TABLE IF NOT EXISTS pgherd.model_log (
     endpoint text NOT NULL,
     model text NOT NULL,
     table_name text NOT NULL,
-    purpose text NOT NULL CHECK (purpose IN ('row', 'question')),
+    purpose text NOT NULL,
     texts integer NOT NULL,
     bytes bigint NOT NULL
 );
+ALTER TABLE pgherd.model_log DROP CONSTRAINT IF EXISTS model_log_purpose_check,
+    ADD CONSTRAINT model_log_purpose_check CHECK (purpose IN ('row', 'question', 'answer'));
 CREATE INDEX IF NOT EXISTS model_log_at ON pgherd.model_log USING brin (at);
 
 -- Entries of both logs that are older than the herd keeps them. Whoever adds an entry runs it, and who reads them.
@@ -164,6 +166,17 @@ BEGIN
     END LOOP;
     RETURN coalesce(nullif(array_to_string(parts, ' AND '), ''), 'true');
 END $$;
+
+-- A statement with a secret in it, for plans: as a parameter it is not what pg_stat_activity shows, and errors go without
+-- their context, which would quote it.
+CREATE OR REPLACE FUNCTION pgherd.quietly(statement text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE statement;
+EXCEPTION WHEN query_canceled OR OTHERS THEN
+    RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
+END $$;
+REVOKE ALL ON FUNCTION pgherd.quietly FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION pgherd.drop_function(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

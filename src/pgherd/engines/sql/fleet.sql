@@ -30,7 +30,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
         EXECUTE format('CREATE ROLE %I', role);
     END IF;
-    EXECUTE format('ALTER ROLE %I LOGIN BYPASSRLS REPLICATION PASSWORD %L', role, secret);
+    PERFORM pgherd.quietly(format('ALTER ROLE %I LOGIN BYPASSRLS REPLICATION PASSWORD %L', role, secret));
     EXECUTE format('GRANT pg_read_all_data, pg_write_all_data TO %I', role);
 END $$;
 
@@ -56,8 +56,8 @@ BEGIN
         EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L,'
             ' extensions %L, async_capable %L, fetch_size %L, connect_timeout %L, target_session_attrs %L)',
             link, host, port, dbname, 'vector', 'true', '1000', CASE WHEN host LIKE '%,%' THEN '2' ELSE '5' END, 'primary');
-        EXECUTE format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
-            link, pgherd.link_role(), secret);
+        PERFORM pgherd.quietly(format('CREATE USER MAPPING FOR PUBLIC SERVER %I OPTIONS (user %L, password %L)',
+            link, pgherd.link_role(), secret));
     END IF;
     FOR wire IN SELECT * FROM (VALUES ('sslmode', sslmode), ('sslrootcert', sslrootcert)) v(name, value) LOOP
         IF EXISTS (SELECT FROM pg_foreign_server s, pg_options_to_table(s.srvoptions)
@@ -87,9 +87,14 @@ CREATE OR REPLACE FUNCTION pgherd.drop_link(group_name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     link text := 'pgherd_' || group_name;
+    mapped text;
 BEGIN
     IF EXISTS (SELECT FROM pg_foreign_server WHERE srvname = link) THEN
-        EXECUTE format('DROP USER MAPPING IF EXISTS FOR PUBLIC SERVER %I', link);
+        FOR mapped IN SELECT CASE umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(usename) END
+            FROM pg_user_mappings WHERE srvname = link
+        LOOP
+            EXECUTE format('DROP USER MAPPING FOR %s SERVER %I', mapped, link);
+        END LOOP;
         EXECUTE format('DROP SERVER %I', link);
     END IF;
 END $$;

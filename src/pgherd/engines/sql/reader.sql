@@ -63,7 +63,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE format('DROP USER MAPPING IF EXISTS FOR %I SERVER %I', reader, link);
     EXECUTE format('CREATE USER MAPPING FOR %I SERVER %I OPTIONS (user %L, password %L)', reader, link, reader, secret);
-EXCEPTION WHEN OTHERS THEN  -- whose context would be the statement, password and all
+EXCEPTION WHEN query_canceled OR OTHERS THEN  -- whose context would be the statement, password and all
     RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
 END $$;
 
@@ -89,7 +89,7 @@ BEGIN
         BEGIN
             EXECUTE format('ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT'
                 ' CONNECTION LIMIT 50 PASSWORD %L', one.role, one.password);
-        EXCEPTION WHEN OTHERS THEN  -- as in map_reader
+        EXCEPTION WHEN query_canceled OR OTHERS THEN  -- as in map_reader
             RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
         END;
         EXECUTE format('ALTER ROLE %I RESET ALL', one.role);

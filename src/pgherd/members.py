@@ -34,12 +34,6 @@ async def attach(home: Path, dsn: str, label: Label) -> list[str]:
     file = herdfile.read(home)
     if file.engine is EngineName.SINGLE:
         raise BadInput("a single server takes no others", hint="make a fleet (pgherd up --regions …) and load it")
-    _check_not_replicated(
-        file,
-        "takes no servers that pgherd does not run: nobody would watch one, and its acknowledged writes could be lost",
-        "pgherd node add --region … without --dsn starts a group with standbys; servers of yours can be in a herd"
-        " without them (pgherd attach)",
-    )
     given = parameters_of(dsn, file.user, file.dbname)
     path = Path(file.passfile) if file.passfile else home.absolute() / "pgpass"
     known = passfile.lookup(path, given["host"], int(given["port"]), file.dbname, file.user)
@@ -66,9 +60,15 @@ async def attach(home: Path, dsn: str, label: Label) -> list[str]:
             if "password" in given:
                 passfile.put(path, node.host, node.port, file.user, None)
         raise
+    notes = []
     if spaces and not any(space.allows(label) for space in spaces):
-        return [f"no tablespace names {label}: only tables without a tablespace can live in group {name}"]
-    return []
+        notes.append(f"no tablespace names {label}: only tables without a tablespace can live in group {name}")
+    if file.replicated:
+        notes.append(
+            f"group {name} has no standbys of pgherd's: nobody takes over when its server dies, and what it alone holds"
+            " is lost with its disk; tablespaces that want replicas keep their shards away"
+        )
+    return notes
 
 
 def larger(home: Path, replicas: int, two_node: herdfile.TwoNode | None) -> herdfile.HerdFile | None:
@@ -92,12 +92,11 @@ async def enlarge(home: Path, replicas: int, two_node: herdfile.TwoNode | None) 
 
 
 async def remove(home: Path, group: str) -> None:
-    """Take a group that holds nothing out of the herd; a local server of it is stopped and its data removed.
+    """Take a group that holds nothing out of the herd; its local servers are stopped and their data removed.
 
     The file says so first: whoever opens the herd goes on with it, and so do ``pgherd up`` and calling this again.
-    Raises UnknownName, ChangeRefused, BadInput for a herd with standbys (then nothing was changed), GroupUnavailable.
+    Raises UnknownName, ChangeRefused (then nothing was changed), GroupUnavailable.
     """
-    check_removable(home)
     if group not in leaving(home):
         async with connect_async(home=home) as herd:
             check_empty(herd.topology, herd.topology.group(group).name)
@@ -118,20 +117,6 @@ async def finish(home: Path, group: str) -> None:
         if member or not is_local or local.has_data(group):
             await herd.engine.leave(group)
     await asyncio.to_thread(local.remove, group)
-
-
-def check_removable(home: Path) -> None:
-    """BadInput for a herd whose groups can't be taken out. Callers who drain a group first ask before that."""
-    _check_not_replicated(
-        herdfile.read(home),
-        "keeps its groups: Patroni and the watchers of all machines would have to forget one together",
-        "pgherd node drain GROUP moves its shards away: then no search asks it, until pgherd rebalance fills it again",
-    )
-
-
-def _check_not_replicated(file: herdfile.HerdFile, what: str, hint: str) -> None:
-    if file.replicated:
-        raise BadInput(f"a herd whose groups have standbys {what}", hint=hint)
 
 
 def _mark(home: Path, group: str, value: bool) -> None:

@@ -242,6 +242,7 @@ def test_a_server_that_can_not_join_is_told_why_and_nothing_changes(
         ("max_prepared_transactions", "0", "max_prepared_transactions is 0"),
         ("wal_level", "replica", "wal_level is replica"),
         ("max_logical_replication_workers", "0", "max_logical_replication_workers is 0"),
+        ("extension_control_path", "'/nowhere'", "has no extension vector"),
     ):
         setting(stranger, name, value)
         refused("change_refused", what)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,195 +12,43 @@ import psycopg
 import pytest
 
 import pgherd
-from conftest import apply, own_database, reachable, sampled
+from conftest import apply, own_database, sampled
+from movers import (
+    BUSY,
+    FIXED,
+    GROUPS,
+    KILLED,
+    Load,
+    ask,
+    check_settled,
+    client_writer,
+    move_of,
+    plain,
+    plain_writer,
+    reader,
+    three_servers,
+)
 from pgherd import herdfile
 from pgherd.engines.servers import executor
 from pgherd.errors import GroupUnavailable, HerdBusy
 from pgherd.local.herd import LocalHerd
 from pgherd.model.codec import topology_to_json
 from pgherd.model.names import Name
-from pgherd.model.placement import Label
-from pgherd.model.topology import EngineName
 from pgherd.planning.plan import Plan, Step
-from pgherd.planning.rebalance import Move
 from pgherd.planning.split import splits_of
 from pgherd.sync import Herd
 from twins import child, eventually
 
-GROUPS = ("a", "b", "c")
-LEFTOVERS = """
-SELECT 'subscription', subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid
-    WHERE datname = current_database()
-UNION ALL SELECT 'slot', slot_name FROM pg_replication_slots WHERE database = current_database()
-UNION ALL SELECT 'publication', pubname FROM pg_publication
-UNION ALL SELECT 'moving', shard FROM pgherd.moving
-UNION ALL SELECT 'prepared', gid FROM pg_prepared_xacts WHERE database = current_database()
-UNION ALL SELECT 'aside', relname FROM pg_class WHERE relnamespace = 'pgherd_aside'::regnamespace
-UNION ALL SELECT 'check', conrelid::regclass::text FROM pg_constraint WHERE conname = 'pgherd_move'
-UNION ALL SELECT 'identity', relname FROM pg_class WHERE relreplident = 'f' AND relnamespace = 'public'::regnamespace
-    AND EXISTS (SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisprimary)
-"""
-KINDS = """
-SELECT relname, relkind, relispartition, pg_get_expr(relpartbound, oid) FROM pg_class
-WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'f') AND relispartition ORDER BY 1
-"""
-
-KILLED = """
-import os, pathlib, signal, sys
-import pgherd
-from pgherd.engines.servers.two_phase import TwoPhaseTransaction
-from pgherd.model.names import Name
-from pgherd.planning.rebalance import Move
-
-home, where, source, target = pathlib.Path(sys.argv[1]), *sys.argv[2:5]
-shards = tuple(Name.parse(n) for n in sys.argv[5:])
-
-def on_step(number, total, step):
-    if where == str(number):
-        os._exit(9)
-
-decide = TwoPhaseTransaction._decide
-
-async def dying(self, decider):
-    if where == "prepared":
-        os._exit(9)
-    await decide(self, decider)
-    if where == "decided":
-        os._exit(9)
-
-with pgherd.connect(home=home) as herd:
-    TwoPhaseTransaction._decide = dying
-    herd.execute(herd._inner.engine.plan_moves((Move(shards, source, target, 1),)), on_step)
-"""
-
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHerd]:
-    """Three servers of this module's own, since it kills some."""
-    running = LocalHerd(reachable(tmp_path_factory.mktemp("move")) / "herd")
-    try:
-        running.up([Label.parse(g) for g in GROUPS], EngineName.FLEET)
+    with three_servers(tmp_path_factory.mktemp("move")) as running:
         yield running
-    finally:
-        running.destroy()
 
 
 @pytest.fixture
 def home(local: LocalHerd, tmp_path: Path) -> Iterator[Path]:
     yield from own_database(local.home, tmp_path)
-
-
-def move_of(herd: Herd, target: str, *shards: str) -> Plan:
-    names = tuple(Name.parse(s) for s in shards)
-    source = herd.topology.homes[names[0].sql]
-    return herd._inner.engine.plan_moves((Move(names, source, herd.topology.group(target).name, 1),))
-
-
-def plain(home: Path, group: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(herdfile.read(home).dsn(home, group), autocommit=True)
-
-
-def ask(home: Path, group: str, query: str) -> list[Any]:
-    with plain(home, group) as connection:
-        return connection.execute(query).fetchall()  # type: ignore[call-overload, no-any-return]
-
-
-def check_settled(home: Path) -> None:
-    """Nothing is left of any move, and each shard is a table in its home only, and a foreign partition elsewhere."""
-    with pgherd.connect(home=home) as herd:
-        topology = herd.topology
-    homes = {s.relation.name: s.home for t in topology.schema.tables for s in topology.shards(t) if s.path}
-    for group in GROUPS:
-        assert ask(home, group, LEFTOVERS) == [], group
-        found = {name: kind for name, kind, _, _ in ask(home, group, KINDS)}
-        assert found == {name: "r" if at == group else "f" for name, at in homes.items()}, group
-        assert ask(home, group, "SELECT max(generation) FROM pgherd.topology") == [(topology.generation,)]
-
-
-# under load
-
-BUSY = """
-CREATE TABLE doc (id bigint PRIMARY KEY, n int, v vector(8));
-SELECT create_distributed_table('doc', 'id', shard_count => 3);
-CREATE INDEX ON doc USING hnsw (v vector_l2_ops);
-"""
-FIXED = 3000
-
-
-class Load:
-    """Threads that do something again and again until it is over; ``errors`` is what they ran into."""
-
-    def __init__(self) -> None:
-        self.over = threading.Event()
-        self.errors: list[str] = []
-        self.rounds: list[int] = []
-        self._threads: list[threading.Thread] = []
-
-    def start(self, work: Callable[[int], None]) -> None:
-        which = len(self.rounds)
-        self.rounds.append(0)
-
-        def run() -> None:
-            while not self.over.is_set():
-                try:
-                    work(self.rounds[which])
-                except Exception as error:
-                    self.errors.append(f"{which}: {error!r}")
-                    return
-                self.rounds[which] += 1
-
-        self._threads.append(threading.Thread(target=run))
-        self._threads[-1].start()
-
-    def goes_on(self) -> None:
-        """Wait until everybody has done a few rounds more."""
-        goal = [r + 5 for r in self.rounds]
-        eventually(lambda: self.errors or all(r >= g for r, g in zip(self.rounds, goal, strict=True)), "work goes on")
-
-    def stop(self) -> None:
-        self.over.set()
-        for thread in self._threads:
-            thread.join(timeout=60)
-        assert not any(t.is_alive() for t in self._threads)
-
-
-def client_writer(herd: Herd, first: int, written: dict[int, int]) -> Callable[[int], None]:
-    table = herd.table("doc")
-
-    def work(i: int) -> None:
-        key = first + i
-        table.upsert([{"id": key, "n": i, "v": [1] * 8}, {"id": key + 50_000, "n": i, "v": [2] * 8}])
-        written[key] = written[key + 50_000] = i
-        if i % 5 == 4:
-            assert table.update({"id": key - 3}, {"n": -1}) == 1
-            written[key - 3] = -1
-        if i % 7 == 6:
-            assert table.delete({"id": key - 5}) == 1
-            del written[key - 5]
-
-    return work
-
-
-def plain_writer(connection: psycopg.Connection[Any], first: int, written: dict[int, int]) -> Callable[[int], None]:
-    def work(i: int) -> None:
-        connection.execute("INSERT INTO doc VALUES (%s, %s, '[1,1,1,1,1,1,1,1]')", [first + i, i])
-        written[first + i] = i
-
-    return work
-
-
-def reader(herd: Herd) -> Callable[[int], None]:
-    table = herd.table("doc")
-
-    def work(i: int) -> None:
-        group = GROUPS[i % len(GROUPS)]
-        (counted,) = herd.sql("SELECT count(*), sum(id) FROM doc WHERE id < %s", [FIXED], region=group)
-        assert counted == {"count": FIXED, "sum": FIXED * (FIXED - 1) // 2}, (group, counted)
-        hits = table.search([7] * 8, k=80, where="id < 60", exact=True, columns=["id"])
-        assert sorted(h.row["id"] for h in hits) == list(range(60))
-        assert table.get(i % FIXED) is not None
-
-    return work
 
 
 def test_nobody_notices_a_move(home: Path) -> None:
@@ -508,6 +356,61 @@ def test_attaching_a_moved_shard_reads_none_of_its_rows(home: Path) -> None:
         assert herd.sql("SELECT count(*) FROM doc") == [{"count": 200}]
         assert herd.sql('SELECT count(*) FROM "Doc x"') == [{"count": 60}]
     check_settled(home)
+
+
+SPARED = """
+CREATE TABLE doc (id bigint, region text, kind varchar(9), PRIMARY KEY (id, region, kind)) PARTITION BY LIST (region);
+CREATE TABLE doc_us PARTITION OF doc FOR VALUES IN ('us', NULL);
+CREATE TABLE doc_eu PARTITION OF doc FOR VALUES IN ('eu', 'it''s') PARTITION BY LIST (kind);
+CREATE TABLE doc_eu_note PARTITION OF doc_eu FOR VALUES IN ('note', 'memo');
+CREATE TABLE doc_eu_rest PARTITION OF doc_eu DEFAULT;
+CREATE TABLE doc_rest PARTITION OF doc DEFAULT PARTITION BY HASH (id);
+CREATE TABLE doc_rest_0 PARTITION OF doc_rest FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE doc_rest_1 PARTITION OF doc_rest FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+"""
+
+
+def read_by_swap(home: Path, plan: Plan, group: str, rest: str) -> set[str]:
+    """What a move's swap says on a group, tried out before its commit, of a DEFAULT partition's rows."""
+    swaps = [s for s in plan.steps if s.kind in ("relink_shard", "swap_in", "swap_out") and group in s.groups]
+    said: list[str] = []
+    with plain(home, group) as connection, connection.transaction(force_rollback=True):
+        connection.execute("SET LOCAL pgherd.plan = 'on'")
+        connection.execute("SET client_min_messages = debug1")
+        connection.add_notice_handler(lambda d: said.append(d.message_primary or ""))
+        for step in swaps:
+            connection.execute(step.sql)  # type: ignore[call-overload]
+    return {s.split('"')[2].strip() for s in said if "default partition" in s and f'"{rest}"' in s}
+
+
+@pytest.mark.parametrize(
+    ("shard", "rests"), [("doc_us", ("doc_rest_0", "doc_rest_1")), ("doc_eu_note", ("doc_eu_rest",))]
+)
+def test_no_move_reads_a_default_partition_beside_it(home: Path, shard: str, rests: tuple[str, ...]) -> None:
+    """Wherever that is at home: where the shard comes from, where it goes, or on a third node."""
+    with pgherd.connect(home=home) as herd:
+        apply(herd, SPARED)
+        rows = [{"id": i, "region": r, "kind": k} for i in range(30) for r in ("us", "eu", "x") for k in ("note", "y")]
+        herd.table("doc").insert(rows)
+        for rest in rests:
+            at = herd.topology.homes[Name.parse(rest).sql]
+            before, after = (g for g in GROUPS if g != at)
+            places = [before, after, at, before]
+            if herd.topology.homes[Name.parse(shard).sql] != places[0]:
+                herd.execute(move_of(herd, places[0], shard))
+            for target in places[1:]:
+                plan = move_of(herd, target, shard)
+                found: list[set[str]] = []
+
+                def look(number: int, total: int, step: Step, plan: Plan = plan, found: Any = found) -> None:
+                    if step.kind == "hold_writers" and not found:
+                        found.append(read_by_swap(home, plan, at, rest))  # noqa: B023
+
+                herd.execute(plan, look)
+                assert found == [{"is implied by existing constraints"}], (target, found)
+                check_settled(home)
+        assert herd.sql("SELECT count(*) FROM doc") == [{"count": 180}]
+        assert herd.table("doc").insert({"id": 99, "region": "else", "kind": "y"}) == 1
 
 
 SPY = """

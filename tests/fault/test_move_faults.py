@@ -10,52 +10,35 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 
 import pgherd
 from conftest import apply, own_database, reachable
+from movers import GROUPS, ask, check_settled, three_servers
 from pgherd import herdfile
 from pgherd.engines.conduct import Conduct, Progress
 from pgherd.errors import HerdBusy, HerdError, ServerRefused
 from pgherd.local.herd import LocalHerd
 from pgherd.local.user import server_user
 from pgherd.model.names import Name
-from pgherd.model.placement import Label
-from pgherd.model.topology import EngineName
 from pgherd.planning.plan import Plan, Step
 from pgherd.planning.rebalance import Move
 from pgherd.sync import Herd
 from twins import eventually
 
-GROUPS = ("a", "b", "c")
 DOC = """
 CREATE TABLE doc (id bigint PRIMARY KEY, n int, v vector(8));
 SELECT create_distributed_table('doc', 'id', shard_count => 2);
 CREATE INDEX ON doc USING hnsw (v vector_l2_ops);
 """
-LEFT = """
-SELECT 'subscription', subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid
-    WHERE datname = current_database()
-UNION ALL SELECT 'slot', slot_name FROM pg_replication_slots WHERE database = current_database()
-UNION ALL SELECT 'publication', pubname FROM pg_publication UNION ALL SELECT 'moving', shard FROM pgherd.moving
-UNION ALL SELECT 'prepared', gid FROM pg_prepared_xacts WHERE database = current_database()
-UNION ALL SELECT 'aside', relname FROM pg_class WHERE relnamespace = 'pgherd_aside'::regnamespace
-"""
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHerd]:
-    """Three servers of this module's own, since it kills some."""
-    running = LocalHerd(reachable(tmp_path_factory.mktemp("faults")) / "herd")
-    try:
-        running.up([Label.parse(g) for g in GROUPS], EngineName.FLEET)
+    with three_servers(tmp_path_factory.mktemp("faults")) as running:
         yield running
-    finally:
-        running.destroy()
 
 
 @pytest.fixture
@@ -79,17 +62,6 @@ def plan_of(herd: Herd, target: str, *shards: str) -> Plan:
         name = Name.parse(shard)
         moves.append(Move((name,), herd.topology.homes[name.sql], herd.topology.group(target).name, 1))
     return herd._inner.engine.plan_moves(tuple(moves))
-
-
-def ask(home: Path, group: str, query: str) -> list[Any]:
-    with psycopg.connect(herdfile.read(home).dsn(home, group), autocommit=True) as connection:
-        done = connection.execute(query)  # type: ignore[call-overload]
-        return done.fetchall() if done.description is not None else []
-
-
-def check_nothing_left(home: Path) -> None:
-    for group in GROUPS:
-        assert ask(home, group, LEFT) == [], group
 
 
 class Writer:
@@ -149,14 +121,14 @@ def test_a_server_that_dies_while_a_writer_runs_loses_nothing(
             local.up()
             writer.stop()
     with pgherd.connect(home=written) as herd:
-        check_nothing_left(written)
+        check_settled(written)
         assert herd.topology.homes["public.doc_0"] == source
         for group in GROUPS:
             found = {r["id"]: r["times"] for r in herd.sql("SELECT id, count(*) AS times FROM doc GROUP BY 1")}
             assert set(found.values()) == {1}, group
             assert found.keys() >= {*range(2000), *writer.acknowledged}, group
         herd.execute(plan_of(herd, target, "doc_0"))
-    check_nothing_left(written)
+    check_settled(written)
 
 
 # rows of any kind
@@ -195,7 +167,7 @@ def test_rows_arrive_as_they_were_whatever_their_types(home: Path) -> None:
         source = herd.topology.homes["public.plain_0"]
         herd.execute(plan_of(herd, GROUPS[(GROUPS.index(source) + 1) % 3], "plain_0"))
         assert herd.sql("SELECT d FROM plain WHERE id = 7") == [{"d": 50}]
-    check_nothing_left(home)
+    check_settled(home)
 
 
 def test_moves_say_what_they_took_and_run_two_at_a_time(home: Path) -> None:
@@ -250,7 +222,7 @@ def test_a_rate_is_kept(home: Path) -> None:
         seconds = (ask(home, "a", "SELECT clock_timestamp()")[0][0] - began).total_seconds()
         assert 0 < sizes[-1] <= 500_000 * seconds + 300_000
         assert herd.topology.homes["public.wide_0"] == source
-    check_nothing_left(home)
+    check_settled(home)
 
 
 # a full disk
@@ -289,7 +261,7 @@ def test_a_full_disk_undoes_the_move_and_names_the_target(home: Path, small_disk
                 herd.execute(plan_of(herd, target, "doc_0"))
             assert "source is as it was" in refused.value.hint
             assert herd.topology.homes["public.doc_0"] == source
-            check_nothing_left(home)
+            check_settled(home)
             assert herd.sql("SELECT count(*) FROM doc") == [{"count": 40_000}]
         ask(home, target, f"ALTER DATABASE {dbname} RESET default_tablespace")
         with pgherd.connect(home=home) as herd:
@@ -321,10 +293,10 @@ def test_ctrl_c_undoes_what_is_under_way_and_a_second_change_is_refused_at_once(
             running.kill()
         assert running.returncode == 130, said
         assert b"stopped after 0 of 1 moves" in said
-        check_nothing_left(home)
+        check_settled(home)
         again = subprocess.run([*command[:6], *command[8:], "--json"], env=environment, capture_output=True, check=True)
         document = json.loads(again.stdout)
         assert [m["shards"] for m in document["moves"]] == [["doc_0"]]
         assert document["moves"][0]["writers_waited_ms"] > 0
         assert herd.sql("SELECT count(*) FROM doc") == [{"count": 20_000}]
-    check_nothing_left(home)
+    check_settled(home)

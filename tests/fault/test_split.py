@@ -13,18 +13,29 @@ import psycopg
 import pytest
 
 import pgherd
-from conftest import apply, own_database, reachable, sampled
+from conftest import apply, own_database, sampled
+from movers import (
+    BUSY,
+    FIXED,
+    GROUPS,
+    KILLED,
+    Load,
+    ask,
+    check_settled,
+    client_writer,
+    plain,
+    plain_writer,
+    reader,
+    three_servers,
+)
 from pgherd.engines.servers import executor
 from pgherd.engines.servers.two_phase import TwoPhaseTransaction
 from pgherd.errors import ChangeRefused, GroupUnavailable, HerdBusy, UnknownName
 from pgherd.local.herd import LocalHerd
 from pgherd.model.names import Name
-from pgherd.model.placement import Label
-from pgherd.model.topology import EngineName
 from pgherd.planning.plan import Plan, Step
 from pgherd.planning.split import splits_of
 from pgherd.sync import Herd
-from test_move import BUSY, FIXED, GROUPS, Load, ask, check_settled, client_writer, plain, plain_writer, reader
 from twins import child, eventually
 
 LEFT = """
@@ -35,42 +46,11 @@ UNION ALL SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regn
     AND NOT relispartition AND relname ~ '_[0-9]+_[0-9]+$'
 """
 
-KILLED = """
-import os, pathlib, sys
-import pgherd
-from pgherd.engines.servers.two_phase import TwoPhaseTransaction
-from pgherd.planning.split import splits_of
-
-home, where, shard = pathlib.Path(sys.argv[1]), *sys.argv[2:4]
-
-def on_step(number, total, step):
-    if where == str(number):
-        os._exit(9)
-
-decide = TwoPhaseTransaction._decide
-
-async def dying(self, decider):
-    if where == "prepared":
-        os._exit(9)
-    await decide(self, decider)
-    if where == "decided":
-        os._exit(9)
-
-with pgherd.connect(home=home) as herd:
-    TwoPhaseTransaction._decide = dying
-    herd.execute(herd._inner.engine.plan_splits(splits_of(herd.topology, shard, {})), on_step)
-"""
-
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHerd]:
-    """Three servers of this module's own, since it kills some."""
-    running = LocalHerd(reachable(tmp_path_factory.mktemp("split")) / "herd")
-    try:
-        running.up([Label.parse(g) for g in GROUPS], EngineName.FLEET)
+    with three_servers(tmp_path_factory.mktemp("split")) as running:
         yield running
-    finally:
-        running.destroy()
 
 
 @pytest.fixture

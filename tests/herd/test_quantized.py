@@ -139,3 +139,30 @@ def test_more_dimensions_than_an_index_of_the_column_takes(
     capsys.readouterr()
     assert main(["index", "create", "doc", "v", "--plan", "--home", str(home)]) == 0
     assert "build_index" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("index", "said"), [(BITS, "binary_quantize"), (HALF, "::halfvec")])
+def test_search_in_sql_goes_through_small_values_and_ranks_by_the_column(
+    herd: Herd, doc: HerdTable, index: str, said: str
+) -> None:
+    """As long as the column has no index of its own; by each node, and with a filter."""
+    apply(herd, TABLE + index)
+    region = herd.topology.groups[-1].primary.label.region
+    for node in (None, region):
+        found = 0
+        for q in QUESTIONS:
+            metric = "cosine" if index is BITS else "l2"
+            truth = {h.row["id"] for h in doc.search(q, K, column="v", exact=True, metric=metric, columns=["id"])}
+            query = "SELECT id, distance FROM pgherd.search_doc(%s::vector, %s, %s)"
+            near = herd.sql(query, [str(q.tolist()), K, "{}"], region=node)
+            distances = [h["distance"] for h in near]
+            assert distances == sorted(distances)
+            found += len(truth & {h["id"] for h in near})
+        assert found / (len(QUESTIONS) * K) >= 0.9
+        (only,) = herd.sql(query, [str(q.tolist()), K, '{"id": 3}'], region=node)
+        assert only["id"] == 3
+    text = "SELECT pg_get_functiondef('pgherd.search_doc'::regproc) AS t"
+    assert said in herd.sql(text)[0]["t"]
+    apply(herd, TABLE + index + "CREATE INDEX doc_own ON doc USING hnsw (v vector_l2_ops);")
+    if index is HALF:  # now the column has one of the same distance
+        assert said not in herd.sql(text)[0]["t"]

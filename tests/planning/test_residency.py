@@ -95,7 +95,7 @@ guard_reference interleave_ids create_sequence row_security create_index build_i
 run_policy add_column set_default set_not_null add_constraint search_function sync_shards let_read make_reader
 await_readers make_table add_key publish copy_rows build_part subscribe catch_up take_calibration hold_writers
 hold_shard hold_readers swap_in swap_out clear_move clear_split make_halves note_changes analyze carry_curves
-hold_reference copy_reference leave drop_link
+hold_reference copy_reference leave drop_link spare_default check_default clear_default
 """
 
 

@@ -38,16 +38,28 @@ class Ballot(threading.Thread):
         super().__init__(name="ballot", daemon=True)
         self._spec = spec
         self._store: Store = spec.store()
-        self._pulses = {
-            n.name: Pulse(n, spec.sql_user, spec.sql_password, rest=True, interval_s=PEER_INTERVAL_S)
-            for n in spec.peers
-        }
+        self._pulses = {n.name: self._pulse(n) for n in spec.peers}
         self._leaders: dict[str, str | None] = {}
         self._asked: dict[str, keys.Handover] = {}
         self._votes: dict[tuple[str, str], int] = {}
         self._dropped: dict[str, float] = {}
         self._woken: dict[str, float] = {}
         self._said: dict[str, str] = {}
+
+    def _pulse(self, node: WatchedNode) -> Pulse:
+        return Pulse(node, self._spec.sql_user, self._spec.sql_password, rest=True, interval_s=PEER_INTERVAL_S)
+
+    def follow(self, spec: Machine) -> None:
+        """There are other nodes and peers from now on. For another thread to call: nothing is changed in place."""
+        before = self._pulses
+        pulses = {n.name: p if (p := before.get(n.name)) and p.node == n else self._pulse(n) for n in spec.peers}
+        for pulse in pulses.values():
+            if before.get(pulse.node.name) is not pulse:
+                pulse.start()
+        self._spec, self._pulses = spec, pulses
+        for pulse in before.values():
+            if pulses.get(pulse.node.name) is not pulse:
+                pulse.wanted.clear()
 
     def leads(self, node: WatchedNode) -> bool | None:
         """Whether the leader key named ``node`` when it was last read; None if it could not be."""

@@ -147,6 +147,7 @@ class Node:
 
     def stop(self) -> None:
         """Ask Patroni, which shuts the server down; without Patroni, the server itself."""
+        self._pulse.wanted.clear()
         pid = self.patroni.pid
         if pid is not None and pid == self._told:
             return

@@ -1,8 +1,8 @@
 """A machine's watcher: keeps its nodes and its member of etcd running, reaps what ends, fences what hangs.
 
 ``python -m pgherd.availability.watcher DIRECTORY`` goes into the background once it holds the machine's lock; it exits
-with 3 if another watcher does. SIGUSR1 stops the nodes; SIGTERM the nodes, then etcd, then the watcher. It is their
-parent, and a child subreaper, so that it knows at once when one ends.
+with 3 if another watcher does. SIGUSR1 stops the nodes; SIGTERM the nodes, then etcd, then the watcher; SIGHUP has it
+read again which nodes there are. It is their parent, and a child subreaper, so that it knows at once when one ends.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ log = logging.getLogger("pgherd.watcher")
 class Watcher:
     """Keeps one machine's programs; :meth:`run` returns when it has been told to stop and all have ended."""
 
-    def __init__(self, spec: Machine) -> None:
-        self.spec = spec
+    def __init__(self, directory: Path, spec: Machine) -> None:
+        self.directory, self.spec = directory, spec
         self.store: Store = spec.store()
         self.etcd = Kept(spec.etcd, urgent=True) if spec.etcd else None
         self.nodes = [Node(n, spec) for n in spec.nodes if n.patroni]
         self.ballot = Ballot(spec)
-        self._stop_nodes = self._stop_all = False
+        self._leaving: list[Node] = []
+        self._read_again = self._stop_nodes = self._stop_all = False
 
     def run(self) -> None:
         """Watch until told to stop."""
@@ -56,6 +57,7 @@ class Watcher:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGUSR1, self._told_to_stop_nodes)
         signal.signal(signal.SIGTERM, self._told_to_stop)
+        signal.signal(signal.SIGHUP, self._told_to_read_again)
         for kept in (*([self.etcd] if self.etcd else []), *(n.patroni for n in self.nodes)):
             kept.processes.kill_keepers()  # a watcher before this one left them; servers go on meanwhile
         self.ballot.start()
@@ -74,14 +76,34 @@ class Watcher:
     def _told_to_stop(self, *_: object) -> None:
         self._stop_nodes = self._stop_all = True
 
+    def _told_to_read_again(self, *_: object) -> None:
+        self._read_again = True
+
+    def _follow(self, spec: Machine) -> None:
+        """Nodes that are new are tended from now on; those that are no longer there are stopped."""
+        wanted = {n.name: n for n in spec.nodes if n.patroni}
+        kept = {n.known.name: n for n in self.nodes if n.known.name in wanted}
+        self._leaving = [n for n in (*self._leaving, *self.nodes) if n.known.name not in kept and n.is_running()]
+        self.nodes = [kept.get(name) or Node(known, spec) for name, known in wanted.items()]
+        self.spec = spec
+        self.ballot.follow(spec)
+        log.info("watching %s", ", ".join(wanted) or "as a witness")
+
     def step(self, now: float) -> None:
         """Look once, and do what is due."""
+        if self._read_again:
+            self._read_again = False
+            self._follow(machine.read(self.directory))
         for pid in children.reap():
-            ended = [k for k in (self.etcd, *(n.patroni for n in self.nodes)) if k is not None and k.end(pid)]
+            everybody = (*self.nodes, *self._leaving)
+            ended = [k for k in (self.etcd, *(n.patroni for n in everybody)) if k is not None and k.end(pid)]
             for kept in ended:
                 log.info("%s ended, pid %d", kept.program.directory, pid)
         if self.etcd is not None and not self._stop_all and self.etcd.may_start(now):
             self.etcd.start(self.spec.owner, now)
+        self._leaving = [n for n in self._leaving if n.is_running()]
+        for node in self._leaving:
+            node.stop()
         for node in self.nodes:
             if self._stop_nodes:
                 node.stop()
@@ -174,7 +196,7 @@ class Watcher:
         return True
 
     def _nodes_running(self) -> bool:
-        return any(n.is_running() for n in self.nodes)
+        return any(n.is_running() for n in (*self.nodes, *self._leaving))
 
     def _ended(self) -> bool:
         return self._stop_all and (self.etcd is None or self.etcd.pid is None) and not self._nodes_running()
@@ -198,6 +220,7 @@ def main() -> int:
     if lock is None:
         print(f"machine {spec.name} has a watcher already", file=sys.stderr)
         return SECOND_WATCHER
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who reads its file now need not read it again
     if os.fork():
         os._exit(0)
     machine.sign(lock)
@@ -205,7 +228,7 @@ def main() -> int:
     children.become_subreaper()
     with suppress(OSError):  # a busy machine must not keep it from acting; only root may
         os.setpriority(os.PRIO_PROCESS, 0, URGENT)
-    watcher = Watcher(spec)
+    watcher = Watcher(directory, spec)
     log.info("watching %s: %s", spec.name, ", ".join(n.known.name for n in watcher.nodes) or "a witness")
     watcher.run()
     log.info("ended")

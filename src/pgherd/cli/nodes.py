@@ -129,7 +129,6 @@ def remove(
 async def _remove(home: Path, group: str, drains: bool, conduct: Conduct, json: bool) -> None:
     moves: tuple[Move, ...] = ()
     seconds = 0.0
-    members.check_removable(home)
     if drains and group not in members.leaving(home):
         async with connect_async(home=home) as herd:
             if len(herd.topology.groups) > 1:

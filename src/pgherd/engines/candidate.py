@@ -135,10 +135,13 @@ async def _row(connection: Connection, query: str, parameters: list[Any] | None 
 
 
 async def _check_server(ours: Connection, theirs: Connection, where: str) -> None:
-    mine = await _row(ours, _FACTS, [list(EXTENSIONS)])
-    major, version, standby, superuser, wal, prepared, slots, senders, workers, encoding, _, missing = await _row(
-        theirs, _FACTS, [list(EXTENSIONS)]
-    )
+    wanted = [list(EXTENSIONS)]
+    check_facts(await _row(ours, _FACTS, wanted), await _row(theirs, _FACTS, wanted), where)
+
+
+def check_facts(mine: tuple[Any, ...], theirs: tuple[Any, ...], where: str) -> None:
+    """Refuse a server by what it says of itself, a row of ``_FACTS``, and a member's: WrongVersion, ChangeRefused."""
+    major, version, standby, superuser, wal, prepared, slots, senders, workers, encoding, _, missing = theirs
     if major != mine[0]:
         raise WrongVersion(
             f"{where} is PostgreSQL {version}, the herd's servers are {mine[1]}",

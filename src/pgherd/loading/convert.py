@@ -190,6 +190,8 @@ def _vectors(column: Column, values: Values) -> tuple[Values, Problems]:
         if dim is not None and values.shape[1] != dim:
             wrong = _wrong_length(column, values.shape[1])
             return [None] * len(values), dict.fromkeys(range(len(values)), wrong)
+        if not values.size or (values.max() <= limit and values.min() >= -limit):  # takes no room; false for NaN
+            return values, {}
         bad = np.flatnonzero(~_usable(values, limit)).tolist()
         return values, {i: _not_finite(column) for i in bad}
     for i, vector in enumerate(values):

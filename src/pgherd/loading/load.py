@@ -24,7 +24,7 @@ from .source import Format, Source, open_source
 from .state import Position, hold
 
 DEFAULT_BATCH_ROWS = 20_000
-MAX_BATCH_VECTOR_BYTES = 32 << 20
+MAX_BATCH_VECTOR_BYTES = 16 << 20
 MAX_EMBEDDED_ROWS = 2_000
 """A kill costs at most one chunk's embeddings; a remote model is paid by the text."""
 

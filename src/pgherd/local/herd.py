@@ -144,18 +144,25 @@ class LocalHerd:
             herd = herdfile.read(self.home)
             gone = [n for n in herd.nodes if n.group == group]
             local = [n for n in gone if n.data_directory is not None]
-            _each(lambda n: self.postmaster(n.name).stop("fast", _STOP_TIMEOUT_S), local)
+            rest = replace(herd, nodes=tuple(n for n in herd.nodes if n.group != group))
+            if herd.replicated and local:
+                user = server_user()
+                replicas = Replicas(self.home, self._staying(rest), self.password())
+                replicas.describe(find(user, None), user)
+                replicas.retire(local, _STOP_TIMEOUT_S)
+            else:
+                _each(lambda n: self.postmaster(n.name).stop("fast", _STOP_TIMEOUT_S), local)
             for n in local:
                 remove_tree(self._directory(n.name))
-            replace(herd, nodes=tuple(n for n in herd.nodes if n.group != group)).write(self.home)
+            rest.write(self.home)
             if herd.passfile is not None and Path(herd.passfile).parent == self.home:
                 for n in gone:
                     passfile.put(Path(herd.passfile), n.host, n.port, herd.user, None)
 
     def has_data(self, group: str) -> bool:
-        """Whether any local server of the group still has its data."""
+        """Whether the group's local servers still have their data; they lose it one after the other."""
         nodes = [n for n in _local(herdfile.read(self.home)) if n.group == group]
-        return any((self._directory(n.name) / "data").exists() for n in nodes)
+        return bool(nodes) and all((self._directory(n.name) / "data").exists() for n in nodes)
 
     def down(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Stop every server cleanly; data stays. Raises NoSuchHerd, AlreadyRunning, LocalServerError."""
@@ -218,8 +225,11 @@ class LocalHerd:
         return found
 
     def _kept(self, herd: HerdFile) -> tuple[HerdNode, ...]:
-        """The local nodes but those that have left the herd and whose data is removed already."""
-        return tuple(n for n in _local(herd) if not n.leaving or (self._directory(n.name) / "data").exists())
+        """The local nodes but those that have left the herd and whose group's data is removed already."""
+        return tuple(n for n in _local(herd) if not n.leaving or self.has_data(n.group))
+
+    def _staying(self, herd: HerdFile) -> HerdFile:
+        return replace(herd, nodes=self._kept(herd))
 
     def _directory(self, name: str) -> Path:
         return self.home / _NODES / name
@@ -445,9 +455,9 @@ class LocalHerd:
         self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress
     ) -> HerdFile:
         """Start groups with standbys; a group's first node is made here, Patroni copies it to the others."""
-        replicas = Replicas(self.home, herd, self.password())
+        replicas = Replicas(self.home, self._staying(herd), self.password())
         replicas.thaw()
-        taken = {n.name for n in herd.nodes if not self._listens(n)}
+        taken = {n.name for n in self._kept(herd) if not self._listens(n)}
         for _ in range(_PORT_ATTEMPTS):
             if taken:
                 replicas.stop(_STOP_TIMEOUT_S)  # who runs has been told the old ports
@@ -456,13 +466,14 @@ class LocalHerd:
                 self._write(herd, self.password())
             taken = self._start_groups(herd, installation, user, say)
             if not taken:
-                self._create_databases(herd)
+                self._create_databases(self._staying(herd))
                 return herd
-            replicas = Replicas(self.home, herd, self.password())
+            replicas = Replicas(self.home, self._staying(herd), self.password())
         raise _no_free_port(taken)
 
     def _start_groups(self, herd: HerdFile, installation: Installation, user: ServerUser, say: Progress) -> set[str]:
         """Start all; the nodes whose ports turned out to be taken, usually none."""
+        herd = self._staying(herd)
         replicas = Replicas(self.home, herd, self.password())
         for node in herd.nodes:
             if (self._directory(node.name) / "data" / "PG_VERSION").exists():
@@ -470,7 +481,7 @@ class LocalHerd:
         (self.home / _NODES).mkdir(exist_ok=True)
         replicas.describe(installation, user)
         replicas.rejoin_etcd(say)
-        replicas.start_watchers()
+        replicas.tell_watchers()
         empty = [
             nodes[0]
             for nodes in _groups(herd.nodes).values()

@@ -80,8 +80,9 @@ def with_ca(home: Path) -> Tls:
 
 
 def grown(home: Path, herd: HerdFile, label: Label) -> HerdFile:
-    """The herd with a group more at ``label``, of as many nodes as its first group."""
-    replicas = sum(n.group == herd.nodes[0].group for n in herd.nodes)
+    """The herd with a group more at ``label``, of as many nodes as its first local group."""
+    first = next(n.group for n in herd.nodes if n.data_directory is not None)
+    replicas = sum(n.group == first for n in herd.nodes)
     taken = {n.group for n in herd.nodes} | {n.name for n in herd.nodes}
     name = herdfile.names_for([label.region], taken)[0]
     return replace(

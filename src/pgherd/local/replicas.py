@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Replicas:
 
     def __init__(self, home: Path, herd: HerdFile, password: str) -> None:
         self.home = home
-        self.herd = herd
+        self.herd = replace(herd, nodes=tuple(n for n in herd.nodes if n.data_directory is not None))
         self.password = password
         self._read: dict[Path, int] = {}
 
@@ -171,6 +172,40 @@ class Replicas:
                     f"the watcher of {directory.name} did not start\n{_tail(directory / machine.LOG)}",
                     hint=f"see {directory / machine.LOG}",
                 )
+
+    def tell_watchers(self) -> None:
+        """Have the watchers read again which nodes there are; those that don't run are started."""
+        self._signal_watchers(signal.SIGHUP)
+        self.start_watchers()
+
+    def retire(self, gone: Sequence[HerdNode], timeout_s: float) -> None:
+        """End the nodes of groups that have left, and have watchers and etcd forget them.
+
+        ``describe`` has written all files without them. A machine that has nothing else to do is removed.
+        """
+        idle = [self.directory(m) for m in {n.machine for n in gone} - set(self.machines)]
+        for ending in filter(None, map(machine.watcher_pid, idle)):
+            os.kill(ending, signal.SIGCONT)
+            os.kill(ending, signal.SIGTERM)
+        self._signal_watchers(signal.SIGHUP)
+        running = [Processes(self.home / NODES / n.name) for n in gone]
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and (
+            any(p.pids() for p in running) or any(machine.watcher_pid(d) for d in idle)
+        ):
+            time.sleep(_POLL_S)
+        for directory in idle:
+            if (pid := machine.watcher_pid(directory)) is not None:
+                os.kill(pid, signal.SIGKILL)
+            Processes(directory).kill()
+            if directory.exists():
+                remove_tree(directory)
+        for processes in running:  # they have no watcher, or hang
+            processes.kill()
+        self.start_watchers()
+        with closing(self._any_machine().store(2.0)) as store:
+            for group in dict.fromkeys(n.group for n in gone):
+                self._await_etcd(partial(_forget, store, group), timeout_s)
 
     def open_store(self, timeout_s: float = 30) -> None:
         """Wait for etcd, close it to those without the password, and give each group its settings."""
@@ -418,6 +453,11 @@ class Replicas:
         )
         text = json.dumps(settings, indent=1) + "\n"
         write_atomically(directory / PATRONI_FILE, text, mode=0o600, owner=user.owner)
+
+
+def _forget(store: Store, group: str) -> None:
+    for entry in store.under(f"{NAMESPACE}{group}/"):
+        store.delete(entry.key)
 
 
 def _peer_url(member: EtcdMember) -> str:

@@ -9,6 +9,9 @@ stays attached and in use.
 Foreign keys are there before the rows, since tied shards are copied at different moments and agree only when all has
 been caught up (replicated rows aren't checked again); other keys come after, when building them takes less.
 
+A DEFAULT partition beside the shard must hold none of its rows whenever it is attached. PostgreSQL would read all of
+that partition in the commit; a check that says so, made and looked at before, spares it.
+
 No detector sees a deadlock over two servers, and whoever comes to a shard through another node holds a lock on the
 table there and then wants one on the shard at its home. So the commit asks all nodes at the same time, for the tables
 before the shard, and for what keeps writers out before what keeps readers out: those who are on their way get through.
@@ -23,7 +26,7 @@ from dataclasses import replace
 
 from ..errors import PlacementUnsatisfied
 from ..model.names import Name, quote_ident, quote_literal
-from ..model.schema import Partition, Table, leaves
+from ..model.schema import ListBound, Partition, Table, leaves
 from ..model.topology import GroupId, Topology
 from . import ddl
 from .compile import Compiler, server_name
@@ -64,6 +67,12 @@ class _Mover:
         self._source, self._target = (move.source,), (move.target,)
         self._others = tuple(g.name for g in after.groups if g.name not in (move.source, move.target))
         self._parts = [find_shard(before, name) for name in move.shards]
+        self._defaults = [
+            (rest, part.name, before.homes[rest.sql])
+            for table, parent, part in self._parts
+            if isinstance(part.bound, ListBound) and not part.bound.default
+            for rest in _default_leaves(table, parent)
+        ]
         self._spaces = {name: space for table, _, _ in self._parts for name, space in spaces_of(table).items()}
 
     def builds(self) -> Iterator[Step]:
@@ -80,6 +89,10 @@ class _Mover:
             yield self._step("publish", part.name, self._source, begin)
             copy = f"COPY {part.name.sql} TO STDOUT (FORMAT binary)"
             yield replace(self._step("copy_rows", part.name, both, copy), moving=part.name)
+        for rest, name, home in self._defaults:
+            arguments = f"({quote_literal(name.sql)}, {quote_literal(rest.sql)})"
+            yield self._step("spare_default", rest, (home,), f"SELECT pgherd.spare_default{arguments}", BRIEFLY)
+            yield self._step("check_default", rest, (home,), f"SELECT pgherd.check_default{arguments}")
         yield from self._keys(early=False)
         for table, _, part in self._parts:
             for index in self._after.indexes(table):
@@ -144,6 +157,9 @@ class _Mover:
                 f"DELETE FROM pgherd.calibration WHERE relation = {quote_literal(part.name.sql)};\n{link}"
             )
             yield self._step("swap_out", part.name, self._source, sql, WAIT)
+        for rest, name, home in self._defaults:
+            sql = f"SELECT pgherd.clear_default({quote_literal(name.sql)})"
+            yield self._step("clear_default", rest, (home,), sql, BRIEFLY)
         yield from finish(self._before, self._after)
 
     def afters(self) -> Iterator[Step]:
@@ -151,6 +167,10 @@ class _Mover:
             name = quote_literal(part.name.sql)
             yield self._step("clear_move", part.name, self._target, f"SELECT pgherd.clear_incoming({name})")
             yield self._step("clear_move", part.name, self._source, f"SELECT pgherd.clear_outgoing({name})")
+        for _, shard, home in self._defaults:
+            if home not in (*self._source, *self._target):
+                sql = f"SELECT pgherd.clear_outgoing({quote_literal(shard.sql)})"
+                yield self._step("clear_move", shard, (home,), sql)
 
     def _step(self, kind: str, name: Name, groups: tuple[GroupId, ...], sql: str, blocks: str = "nobody") -> Step:
         return Step(kind, str(name), groups, sql, blocks=blocks, undo="cleared when the move is planned again")
@@ -165,6 +185,15 @@ def _check_allowed(topology: Topology, move: Move) -> None:
                 f"tablespace {shard.tablespace!r} doesn't allow group {move.target} for shard {shard.relation}",
                 hint="let pgherd rebalance or pgherd node drain choose the groups",
             )
+
+
+def _default_leaves(table: Table, parent: Name) -> Iterator[Name]:
+    """The shards that hold what no other partition of ``parent`` takes."""
+    for ancestors, leaf in leaves(table.partitions):
+        path = (*ancestors, leaf)
+        for above, below in zip((table.name, *(p.name for p in path)), path, strict=False):
+            if above == parent and isinstance(below.bound, ListBound) and below.bound.default:
+                yield leaf.name
 
 
 def find_shard(topology: Topology, name: Name) -> tuple[Table, Name, Partition]:

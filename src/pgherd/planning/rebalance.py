@@ -66,13 +66,24 @@ def drain(topology: Topology, sizes: Mapping[str, int], group: GroupId) -> tuple
         choices = [g for g in unit.choices if g != group]
         if not choices:
             raise ChangeRefused(
-                f"shard {unit.shards[0].name} may live in no other group than {group}",
+                f"shard {unit.shards[0].name} may live in no other group than {group}{_why(topology, unit)}",
                 hint="add a server at a place that its tablespace allows (pgherd node add --region …)",
             )
         target = min(choices, key=lambda g: (load[g], g))
         load[target] += unit.bytes
         moves.append(_move(unit, target))
     return tuple(moves)
+
+
+def _why(topology: Topology, unit: Unit) -> str:
+    """What the tablespaces of shards want that no other group has."""
+    found = []
+    for name in dict.fromkeys(s.tablespace for s in unit.shards if s.tablespace):
+        space = topology.schema.tablespace(name)
+        assert space is not None
+        places = ", ".join(map(str, space.blocks)) or "any place"
+        found.append(f"tablespace {name!r} wants {max(1, space.num_replicas)} nodes at {places}")
+    return f": {'; '.join(found)}" if found else ": there is none"
 
 
 def tied_shards(topology: Topology) -> list[tuple[Shard, ...]]:

@@ -8,9 +8,12 @@ rights because the links need them, so it checks the caller's rights on the tabl
 from __future__ import annotations
 
 from ..model.names import derived_name, quote_ident, quote_literal
-from ..model.schema import Column, Table
+from ..model.schema import Column, Table, VectorType
 from ..model.topology import Topology
-from ..model.vectors import default_metric
+from ..model.vectors import Metric, default_metric, quantized_sql, served_by
+
+RANKED = {VectorType.HALFVEC: "%2$s + 10", VectorType.BIT: "greatest(400, %2$s * 20)"}
+"""How many rows an index of smaller values gives, to be ranked by the column itself: as many as the client takes."""
 
 
 def search_functions(topology: Topology, table: Table, closed: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
@@ -89,12 +92,27 @@ def _shown(table: Table) -> tuple[Column, ...]:
 
 def _template(topology: Topology, table: Table, column: Column) -> str:
     """The statement for one shard: %1$s is the query, %2$s the limit, %3$s the filter; the rest is the shard's."""
-    operator = _escaped(default_metric(column, topology.indexes(table)).operator)
+    metric = default_metric(column, topology.indexes(table))
     columns = _escaped("".join(", " + quote_ident(c.name) for c in _shown(table)))
-    order = f"{_escaped(quote_ident(column.name))} {operator} %1$s"
-    return (
-        f"(SELECT ({order})::float8, %4$s::text, %5$s::text{columns} FROM %6$s WHERE %3$s ORDER BY {order} LIMIT %2$s)"
-    )
+    order = f"{_escaped(quote_ident(column.name))} {_escaped(metric.operator)} %1$s"
+    shown = f"SELECT ({order})::float8, %4$s::text, %5$s::text{columns} FROM"
+    small = _smaller(topology, table, column, metric)
+    if small is None:
+        return f"({shown} %6$s WHERE %3$s ORDER BY {order} LIMIT %2$s)"
+    assert column.vector is not None
+    dim = column.vector[1] or 0
+    operator = Metric.HAMMING.operator if small is VectorType.BIT else metric.operator
+    found = f"{_escaped(quantized_sql(quote_ident(column.name), small, dim))} {_escaped(operator)}"
+    found += f" {quantized_sql('(%1$s)', small, dim)}"
+    near = f"(SELECT * FROM %6$s WHERE %3$s ORDER BY {found} LIMIT {RANKED[small]}) AS near_"
+    return f"({shown} {near} ORDER BY ({order}) + 0 LIMIT %2$s)"
+
+
+def _smaller(topology: Topology, table: Table, column: Column, metric: Metric) -> VectorType | None:
+    """What an index holds in the place of the column's values, where the column has no index of its own."""
+    served = (served_by(index, column) for index in topology.indexes(table) if index.where is None)
+    stored = [s.stored for s in served if s is not None and s.metric is metric]
+    return None if not stored or (column.vector and column.vector[0] in stored) else stored[0]
 
 
 def _escaped(text: str) -> str:

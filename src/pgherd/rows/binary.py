@@ -6,10 +6,11 @@ that many bytes, or -1 for NULL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,10 @@ from .batch import Values
 
 SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
-BLOCK_BYTES = 128 * 1024
-"""About what the driver hands to libpq at once."""
+BLOCK_BYTES = 256 * 1024
+"""Enough rows for numpy to be worth its calls, and few enough to stay in a processor's cache until they are sent."""
 
 _NULL = b"\xff\xff\xff\xff"
-_MIXED_ROWS = 512
 _NUMERIC_OID = 1700
 _WIRE = {
     "smallint": ">i2",
@@ -63,27 +63,47 @@ class Fixed:
         """Bytes of a field, its length word included."""
         return len(self.head) + int(self.values.shape[1]) * np.dtype(self.wire).itemsize
 
-    def fill(self, target: NDArray[np.uint8], start: int, stop: int) -> None:
-        """Encode rows ``start`` to ``stop`` into ``target``, (stop - start, width) uint8."""
+    def fill(self, target: NDArray[np.uint8], rows: Chosen) -> None:
+        """Encode these rows into ``target``, (len(rows), width) uint8."""
         head = len(self.head)
         target[:, :head] = np.frombuffer(self.head, np.uint8)
-        target[:, head:].view(self.wire)[:] = self.values[start:stop]
+        target[:, head:].view(self.wire)[:] = self.values[rows]
 
 
 @dataclass(slots=True)
 class Varying:
-    """A column without NULLs whose rows differ in length; length words are made by the block, while others are sent."""
+    """A column whose rows differ in length. ``sized``: each row's bytes hold its length word, or that of NULL."""
 
     values: list[bytes]
-
-    def heads(self, start: int, stop: int) -> list[bytes]:
-        """The length words of rows ``start`` to ``stop``."""
-        lengths = np.fromiter(map(len, self.values[start:stop]), ">i4", stop - start)
-        return _split(lengths.view(np.uint8).reshape(-1, 4))
+    sized: bool = False
 
 
-Field = Fixed | Varying | list[bytes]
-"""A column ready to be sent; a list holds each row's bytes, the length word included."""
+Field = Fixed | Varying
+"""A column ready to be sent."""
+Rows = NDArray[np.intp]
+Chosen = Rows | slice
+
+
+@dataclass(slots=True)
+class _Run:
+    """What stands before a varying column, or after the last: columns of fixed width, perhaps that one's length."""
+
+    fixed: list[Fixed]
+    length: bool = False
+
+    @property
+    def width(self) -> int:
+        return sum(field.width for field in self.fixed) + 4 * self.length
+
+    def matrix(self, n: int, rows: Chosen, lengths: NDArray[np.int64] | None) -> NDArray[np.uint8]:
+        """(n, width) uint8."""
+        out, at = np.empty((n, self.width), np.uint8), 0
+        for field in self.fixed:
+            field.fill(out[:, at : at + field.width], rows)
+            at += field.width
+        if self.length:
+            out[:, at:].view(">i4")[:, 0] = lengths
+        return out
 
 
 def binary_fields(columns: Sequence[Column], values: Sequence[Values], connection: Connection) -> list[Field] | None:
@@ -97,57 +117,68 @@ def binary_fields(columns: Sequence[Column], values: Sequence[Values], connectio
     return fields
 
 
-def blocks(n: int, fields: Sequence[Field]) -> Iterator[bytes]:
-    """The rows of a COPY in binary, in blocks of about ``BLOCK_BYTES``; no signature, no trailer."""
-    count = Fixed(len(fields).to_bytes(2, "big"), np.empty((n, 0), np.uint8), "u1")
-    fixed: list[Fixed] | None = [count]
-    runs: list[Any] = [fixed]
+def blocks(n: int, fields: Sequence[Field], rows: Rows | None = None) -> Iterator[memoryview]:
+    """``n`` rows, all or those at ``rows``, in blocks of about ``BLOCK_BYTES``; no signature, no trailer.
+
+    A block is laid out by joining varying columns with gaps; numpy puts the rest of all rows into these gaps at once.
+    """
+    runs = [_Run([Fixed(len(fields).to_bytes(2, "big"), np.empty((_count(n, rows), 0), np.uint8), "u1")])]
+    varying: list[list[bytes]] = []
     for field in fields:
         if isinstance(field, Fixed):
-            if fixed is None:
-                fixed = []
-                runs.append(fixed)
-            fixed.append(field)
+            runs[-1].fixed.append(field)
         else:
-            fixed = None
-            runs.append(field)
-    if len(runs) == 1:
-        step = max(1, BLOCK_BYTES // _width([count, *fields]))
-        for start in range(0, n, step):
-            yield _matrix([count, *fields], start, min(n, start + step)).tobytes()
-        return
-    for start in range(0, n, _MIXED_ROWS):
-        parts = [part for run in runs for part in _parts(run, start, min(n, start + _MIXED_ROWS))]
-        yield b"".join(chain.from_iterable(zip(*parts, strict=True)))
+            runs[-1].length = not field.sized
+            runs.append(_Run([]))
+            varying.append(_taken(field.values, rows))
+    lengths = [np.fromiter(map(len, values), np.int64, n) for values in varying]
+    gaps = [bytes(run.width) for run in runs]
+    fixed = sum(map(len, gaps))
+    step = max(1, BLOCK_BYTES // (fixed + sum(int(v.sum()) for v in lengths) // max(1, n)))
+    for start in range(0, n, step):
+        stop = min(n, start + step)
+        chosen = slice(start, stop) if rows is None else rows[start:stop]
+        if not varying:
+            yield runs[0].matrix(stop - start, chosen, None).reshape(-1).data
+            continue
+        parts: list[Iterable[bytes]] = [repeat(gaps[0])]
+        for values, gap in zip(varying, gaps[1:], strict=True):
+            parts += [values[start:stop], repeat(gap)]
+        block = bytearray().join(chain.from_iterable(zip(*parts, strict=False)))
+        sizes = [v[start:stop] for v in lengths]
+        whole: NDArray[np.int64] = np.sum([*sizes, np.full(stop - start, fixed)], axis=0)
+        at = np.cumsum(whole) - whole
+        for run, gap, size in zip(runs, gaps, [*sizes, None], strict=True):
+            if gap:
+                _put(block, at, run.matrix(stop - start, chosen, size))
+            if size is not None:
+                at += len(gap) + size
+        yield memoryview(block)
 
 
-def _parts(run: Sequence[Any] | Varying, start: int, stop: int) -> Iterator[list[bytes]]:
-    """What rows ``start`` to ``stop`` need of a run of columns, row by row."""
-    if isinstance(run, Varying):
-        yield run.heads(start, stop)
-        yield run.values[start:stop]
-    elif isinstance(run[0], Fixed):
-        yield _split(_matrix(run, start, stop))
-    else:
-        yield list(run[start:stop])
+def _count(n: int, rows: Rows | None) -> int:
+    return n if rows is None or not n else int(rows[-1]) + 1
 
 
-def _width(run: Sequence[Any]) -> int:
-    return sum(int(field.width) for field in run)
+def _taken(values: list[bytes], rows: Rows | None) -> list[bytes]:
+    if rows is None or len(rows) < 2:  # itemgetter of one row gives no tuple
+        return values if rows is None else [values[i] for i in rows.tolist()]
+    return list(itemgetter(*rows.tolist())(values))
 
 
-def _matrix(run: Sequence[Any], start: int, stop: int) -> NDArray[np.uint8]:
-    out = np.empty((stop - start, _width(run)), np.uint8)
-    at = 0
-    for field in run:
-        field.fill(out[:, at : at + field.width], start, stop)
-        at += field.width
-    return out
+def _put(block: bytearray, at: NDArray[np.int64], matrix: NDArray[np.uint8]) -> None:
+    """Row i of the matrix goes to byte ``at[i]`` of the block: to numpy a row is one element, of type void."""
+    kind = np.dtype((np.void, matrix.shape[1]))
+    windows: NDArray[np.void] = np.ndarray((len(block) - kind.itemsize + 1,), kind, block, strides=(1,))
+    windows[at] = matrix.view(kind)[:, 0]
 
 
-def _split(matrix: NDArray[np.uint8]) -> list[bytes]:
-    n, width = matrix.shape
-    data = matrix.tobytes()
+def _encoded(field: Fixed) -> list[bytes]:
+    """Each row's field by itself."""
+    n, width = len(field.values), field.width
+    out = np.empty((n, width), np.uint8)
+    field.fill(out, slice(None))
+    data = out.tobytes()
     return [data[i : i + width] for i in range(0, n * width, width)]
 
 
@@ -158,7 +189,9 @@ def _field(column: Column, values: Values, connection: Connection) -> Field | No
     name = kind.name
     if name in _JSON:
         head = _JSON[name]
-        return [_NULL if v is None else _sized(head + v.encode()) for v in values] if _all_text(values) else None
+        if not _all_text(values):
+            return None
+        return Varying([_NULL if v is None else _sized(head + v.encode()) for v in values], sized=True)
     if not kind.known or name == "interval":
         return None
     try:
@@ -167,7 +200,7 @@ def _field(column: Column, values: Values, connection: Connection) -> Field | No
         return None
     if name in _WIRE:
         fixed = _fixed(kind, np.asarray(datums))
-        return fixed if present is None else _with_nulls(_split(_matrix([fixed], 0, len(datums))), present, len(values))
+        return fixed if present is None else _with_nulls(_encoded(fixed), present, len(values))
     if name == "numeric":
         dumper = connection.adapters.get_dumper_by_oid(_NUMERIC_OID, Format.BINARY)(Decimal, connection)
         return _with_nulls([_sized(bytes(dumper.dump(d) or b"")) for d in datums], present, len(values))
@@ -212,10 +245,10 @@ def _sized(data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
-def _with_nulls(present: list[bytes], rows: NDArray[np.intp] | None, n: int) -> list[bytes]:
+def _with_nulls(present: list[bytes], rows: Rows | None, n: int) -> Varying:
     if rows is None:
-        return present
+        return Varying(present, sized=True)
     out = [_NULL] * n
     for row, data in zip(rows.tolist(), present, strict=True):
         out[row] = data
-    return out
+    return Varying(out, sized=True)

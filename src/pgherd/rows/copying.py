@@ -7,9 +7,11 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.pq import ConnStatus
 from psycopg.types.json import Json, Jsonb
@@ -20,7 +22,7 @@ from ..model.names import Name
 from ..model.schema import Column, Table, VectorType
 from ..routing.types import canonical_type
 from .batch import Batch, Values
-from .binary import SIGNATURE, TRAILER, binary_fields, blocks
+from .binary import SIGNATURE, TRAILER, Field, binary_fields, blocks
 
 _PATIENCE_MS = 60_000
 _MANY_ROWS = 1_000
@@ -50,24 +52,38 @@ def sendable(values: Values, column: Column) -> Sequence[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else values
 
 
-async def copy_into(connection: Connection, relation: Name, table: Table, batch: Batch) -> None:
-    """COPY the batch into ``relation``, inside the caller's transaction."""
+@dataclass(slots=True)
+class Outgoing:
+    """A batch made ready to be copied: ``fields`` in binary, or where that can't be, ``values`` as the driver's."""
+
+    columns: list[Column]
+    fields: list[Field] | None
+    values: list[Sequence[Any]]
+
+
+def outgoing(connection: Connection, table: Table, batch: Batch) -> Outgoing:
+    """Encode a batch, once for all the shards that its rows go to; any connection of the herd's will do."""
     columns = [c for c in (table.column(name) for name in batch.columns) if c is not None]
     given = [_for_copy(batch.columns[c.name], c) for c in columns]
     fields = binary_fields(columns, given, connection)
+    texts = [] if fields else [_as_text(sendable(v, c), c) for v, c in zip(given, columns, strict=True)]
+    return Outgoing(columns, fields, texts)
+
+
+async def copy_into(connection: Connection, relation: Name, batch: Outgoing, rows: NDArray[np.intp]) -> None:
+    """COPY these rows of the batch into ``relation``, inside the caller's transaction."""
     statement = sql.SQL("COPY {} ({}) FROM STDIN{}").format(
         sql.Identifier(*relation),
-        sql.SQL(", ").join(sql.Identifier(c.name) for c in columns),
-        sql.SQL("" if fields is None else " (FORMAT BINARY)"),
+        sql.SQL(", ").join(sql.Identifier(c.name) for c in batch.columns),
+        sql.SQL("" if batch.fields is None else " (FORMAT BINARY)"),
     )
-    async with connection.cursor() as cursor, patient(connection, batch.n), cursor.copy(statement) as copy:
-        if fields is None:
-            values = [_as_text(sendable(v, c), c) for v, c in zip(given, columns, strict=True)]
-            for row in zip(*values, strict=True):
-                await copy.write_row(row)
+    async with connection.cursor() as cursor, patient(connection, len(rows)), cursor.copy(statement) as copy:
+        if batch.fields is None:
+            for i in rows.tolist():
+                await copy.write_row([values[i] for values in batch.values])
             return
         await copy.write(SIGNATURE)
-        for block in blocks(batch.n, fields):
+        for block in blocks(len(rows), batch.fields, rows):
             await copy.write(block)
         await copy.write(TRAILER)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from psycopg import sql
 
 from ..engines.base import Connection, Engine, Transaction
@@ -16,7 +17,7 @@ from ..model.schema import Table, TableKind
 from ..model.topology import Shard
 from ..routing.route import Router
 from .batch import Batch, vectors
-from .copying import copy_into, sendable
+from .copying import copy_into, outgoing, sendable
 from .insert import as_texts, insert_rows, insert_texts, is_dense, stored_columns
 from .quoting import escaped, identifier
 from .together import together
@@ -24,11 +25,23 @@ from .types import cast_type
 from .where import Condition
 
 SLICE_ROWS = 20_000
+Routed = list[tuple[Shard, NDArray[np.intp]]]
+"""Which of a batch's rows, ascending, go to which shard."""
 
 
 def everywhere(generation: int) -> str:
     """What a transaction says that changes every copy of a reference table that there was at ``generation``."""
     return f"SET LOCAL pgherd.everywhere = '{generation}'"
+
+
+def _within(routed: Routed, start: int, count: int) -> Routed:
+    """The same of ``count`` rows from ``start`` on, counted from there."""
+    found = []
+    for shard, rows in routed:
+        first, last = np.searchsorted(rows, (start, start + count))
+        if first < last:
+            found.append((shard, rows[first:last] - start))
+    return found
 
 
 class Writer:
@@ -77,29 +90,32 @@ class Writer:
             if self._table.kind is TableKind.REFERENCE:
                 written += await self._write_copies(transaction, batch, upsert)
                 continue
-            self._router.route_many(batch.columns)  # all rows have a home, before any is sent
+            routed = self._router.route_many(batch.columns)  # all rows have a home, before any is sent
             # A slice is small enough to be encoded while the servers still take in the one before.
+            start = 0
             for part in [batch] if upsert else batch.slices(SLICE_ROWS):
-                written += await self._write_home(transaction, part, upsert)
+                written += await self._write_home(transaction, part, _within(routed, start, part.n), upsert)
+                start += part.n
         return written
 
-    async def _write_home(self, transaction: Transaction, batch: Batch, upsert: bool) -> int:
-        by_home: dict[str, list[tuple[Shard, Batch]]] = {}
-        for shard, rows in self._router.route_many(batch.columns):
-            by_home.setdefault(shard.home, []).append((shard, batch.take(rows)))
+    async def _write_home(self, transaction: Transaction, batch: Batch, routed: Routed, upsert: bool) -> int:
+        by_home: dict[str, Routed] = {}
+        for shard, rows in routed:
+            by_home.setdefault(shard.home, []).append((shard, rows))
         for home in sorted(by_home):  # always in the same order: two writers must not wait for each other
-            await transaction.on(home)
+            connection = await transaction.on(home)
+        encoded = outgoing(connection, self._table, batch) if by_home and not upsert else None
 
-        async def write(home: str, parts: list[tuple[Shard, Batch]]) -> int:
+        async def write(home: str, parts: Routed) -> int:
             connection = await transaction.on(home)
             count = 0
             with talking_to(home, f"writing {self._table.name}"):
-                for shard, part in parts:
-                    if upsert:
-                        count += await self._upsert_into(connection, shard.relation, part)
+                for shard, rows in parts:
+                    if encoded is None:
+                        count += await self._upsert_into(connection, shard.relation, batch.take(rows))
                     else:
-                        await copy_into(connection, shard.relation, self._table, part)
-                        count += part.n
+                        await copy_into(connection, shard.relation, encoded, rows)
+                        count += len(rows)
             return count
 
         return sum(await together(write(home, parts) for home, parts in by_home.items()))

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from ...errors import ChangeRefused, HerdBusy, HerdError, InDoubt, StalePlan
+from ...model.codec import topology_to_json
 from ...model.names import quote_literal
 from ...model.topology import GroupId, Topology
 from ...planning.plan import NOBODY, Phase, Plan, Step
@@ -22,7 +23,7 @@ from .building import build_index, builds_on, parts_on, with_resources
 from .changelock import CHANGE_LOCK, change_lock
 from .moving import catch_up, copy_rows, watched
 from .pools import Pools
-from .store import read_generation, read_topology, write_topology
+from .store import Record, read_document, read_generation, write_topology
 from .stream import Bucket
 from .two_phase import TwoPhaseTransaction, settle_leftovers
 
@@ -54,7 +55,8 @@ async def execute(
         return None
     async with change_lock(pools, first_group, long=any(p.move for p in plan.phases)) as connection:
         run = _Run(pools, plan, on_step, conduct or Conduct())
-        parent, before = plan.parent_generation, None
+        parent = plan.parent_generation
+        before: dict[str, Any] | None = None
         await run.settle(plan.phases[0])
         await settle_moves(pools, _groups(plan.phases[0]))
         try:
@@ -63,15 +65,15 @@ async def execute(
                     await run.settle(phase)
                 with talking_to(first_group):
                     generation = await read_generation(connection)
-                    if not number and phase.move:
-                        before = await read_topology(connection)
+                    if not number and generation:
+                        before = await read_document(connection)
                 if generation != parent:
                     raise StalePlan(
                         f"the plan was made for generation {parent}, the herd is at {generation}",
                         hint="make the plan again (run the same command)",
                     )
                 await run.phase(number, before)
-                parent, before = phase.result.generation, phase.result
+                parent, before = phase.result.generation, topology_to_json(phase.result)
         finally:
             await run.stop()
     return plan.result
@@ -96,7 +98,7 @@ class _Run:
         """Settle commits that somebody left half done."""
         await settle_leftovers(self._pools, _groups(phase), 0.0, alone=True)
 
-    async def phase(self, number: int, before: Topology | None) -> None:
+    async def phase(self, number: int, before: dict[str, Any] | None) -> None:
         """One phase; the builds of the moves right after it begin meanwhile, as many as there are jobs."""
         phase, moved = self._phases[number], self._moved[number]
         ready = self._phases[number : number + max(1, self._conduct.jobs)]
@@ -111,7 +113,7 @@ class _Run:
                 await catch_up(self._pools, step, self._conduct)
         if moved:
             moved.catch_up_s += monotonic() - began
-        transaction, waits_since = await self._ready(phase, moved, before)
+        transaction, waits_since = await self._ready(phase, moved, Record.of(phase.result, before))
         try:
             await transaction.commit()
         except InDoubt:
@@ -168,12 +170,10 @@ class _Run:
         elif moved and step.kind in ("add_key", "build_part"):
             moved.index_s += monotonic() - began
 
-    async def _ready(
-        self, phase: Phase, moved: Moved | None, before: Topology | None
-    ) -> tuple[TwoPhaseTransaction, float]:
+    async def _ready(self, phase: Phase, moved: Moved | None, record: Record) -> tuple[TwoPhaseTransaction, float]:
         """A transaction in which all of the phase's commits are done, and since when it has kept anybody waiting."""
         if not phase.afters:
-            return await _try(self._pools, phase, self._tell, LOCK_WAIT_S, before)
+            return await _try(self._pools, phase, self._tell, LOCK_WAIT_S, record)
         told: set[int] = set()
 
         def tell(steps: Sequence[Step]) -> None:
@@ -188,7 +188,7 @@ class _Run:
                 if moved:
                     moved.attempts = attempt
                 wait_s = SWAP_S if attempt <= SWAP_ATTEMPTS // 2 else 2 * SWAP_S
-                return await _try(self._pools, phase, tell, wait_s, before, limit=True)
+                return await _try(self._pools, phase, tell, wait_s, record, limit=True)
             except HerdBusy:
                 if attempt == SWAP_ATTEMPTS:
                     raise
@@ -208,7 +208,7 @@ async def _try(
     phase: Phase,
     tell: Callable[[Sequence[Step]], None],
     wait_s: float,
-    before: Topology | None,
+    record: Record,
     *,
     limit: bool = False,
 ) -> tuple[TwoPhaseTransaction, float]:
@@ -231,7 +231,7 @@ async def _try(
             await _all(_run(transaction, step, g, max(left, 0.05)) for g in step.groups)
         rest = phase.commits[held:] if limit else ()
         tell(rest)
-        await _all(_finish(transaction, rest, phase.result, before, g, g in staying) for g in groups)
+        await _all(_finish(transaction, rest, record, g, g in staying) for g in groups)
     except BaseException:
         await transaction.rollback()
         raise
@@ -241,8 +241,7 @@ async def _try(
 async def _finish(
     transaction: TwoPhaseTransaction,
     steps: Sequence[Step],
-    result: Topology,
-    before: Topology | None,
+    record: Record,
     group: str,
     stays: bool,
 ) -> None:
@@ -251,7 +250,7 @@ async def _finish(
             await _run(transaction, step, group, SWAP_S)
     if stays:
         with talking_to(group, "recording the new generation"):
-            await write_topology(await transaction.on(group), result, before)
+            await write_topology(await transaction.on(group), record)
 
 
 async def _clear_up(pools: Pools, phase: Phase) -> None:

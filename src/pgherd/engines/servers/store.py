@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from ...model.codec import topology_from_json, topology_to_json
+from ...model.difference import Edit, difference, patched
 from ...model.topology import Topology
 from ..base import Connection
 
@@ -30,30 +33,50 @@ async def read_topology(connection: Connection) -> Topology | None:
     return topology_from_json(row[0]) if row else None
 
 
-_MOVED = """
+async def read_document(connection: Connection) -> dict[str, Any] | None:
+    """The newest topology of a herd's node as it is kept there."""
+    row = await (
+        await connection.execute("SELECT document FROM pgherd.topology ORDER BY generation DESC LIMIT 1")
+    ).fetchone()
+    return row[0] if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A topology as it is sent: whole, and where that is less, as ``edits`` of the generation before it."""
+
+    generation: int
+    document: dict[str, Any]
+    parent: int
+    edits: list[Edit] | None
+
+    @classmethod
+    def of(cls, topology: Topology, before: dict[str, Any] | None) -> Record:
+        """``before``: the document that every node has now, as it is there.
+
+        In a herd of a thousand nodes a whole one is half a megabyte, for each of them.
+        """
+        document = json.loads(json.dumps(topology_to_json(topology)))  # as it is read back
+        if before is None:
+            return cls(topology.generation, document, 0, None)
+        edits = difference(before, document)
+        short = len(json.dumps(edits)) < len(json.dumps(document)) // 2 and patched(before, edits) == document
+        return cls(topology.generation, document, int(before["generation"]), edits if short else None)
+
+
+_EDITED = """
 INSERT INTO pgherd.topology (generation, document)
-SELECT %(generation)s, document || jsonb_build_object('generation', %(generation)s::bigint,
-    'homes', document -> 'homes' || %(homes)s)
-FROM pgherd.topology WHERE generation = %(parent)s
+SELECT %s, pgherd.patched(document, %s) FROM pgherd.topology WHERE generation = %s
 """
 
 
-async def write_topology(connection: Connection, topology: Topology, parent: Topology | None = None) -> None:
-    """Record a topology inside the caller's transaction.
-
-    Where nothing but homes has changed since ``parent``, which the node has, only those are sent: in a herd of a
-    thousand nodes the whole of it is half a megabyte for each of them.
-    """
-    if (
-        parent
-        and parent.homes.keys() == topology.homes.keys()
-        and topology == replace(parent, generation=topology.generation, homes=topology.homes)
-    ):
-        changed = {name: home for name, home in topology.homes.items() if parent.homes[name] != home}
-        given = {"generation": topology.generation, "homes": Jsonb(changed), "parent": parent.generation}
-        if (await connection.execute(_MOVED, given)).rowcount:
+async def write_topology(connection: Connection, record: Record) -> None:
+    """Record a topology inside the caller's transaction; whole where the generation before it is not known."""
+    if record.edits is not None:
+        done = await connection.execute(_EDITED, [record.generation, Jsonb(record.edits), record.parent])
+        if done.rowcount:
             return
     await connection.execute(
         "INSERT INTO pgherd.topology (generation, document) VALUES (%s, %s)",
-        [topology.generation, Jsonb(topology_to_json(topology))],
+        [record.generation, Jsonb(record.document)],
     )

@@ -18,6 +18,29 @@ CREATE TABLE IF NOT EXISTS pgherd.topology (
 );
 GRANT SELECT ON pgherd.topology TO PUBLIC;
 
+-- A document with edits made in their order; what they are, model/difference.py says.
+CREATE OR REPLACE FUNCTION pgherd.patched(document jsonb, edits jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    edit jsonb;
+    way text[];
+    part jsonb;
+BEGIN
+    FOR edit IN SELECT value FROM jsonb_array_elements(edits) LOOP
+        way := ARRAY(SELECT jsonb_array_elements_text(edit -> 'path'));
+        part := document #> way;
+        IF jsonb_typeof(part) = 'object' THEN
+            part := (part - ARRAY(SELECT jsonb_array_elements_text(edit -> 'drop'))) || (edit -> 'put');
+        ELSE
+            SELECT coalesce(jsonb_agg(value ORDER BY n) FILTER (WHERE n <= (edit ->> 'at')::int), '[]') || (edit -> 'put')
+                || coalesce(jsonb_agg(value ORDER BY n) FILTER (WHERE n > (edit ->> 'at')::int + (edit ->> 'drop')::int), '[]')
+            INTO part FROM jsonb_array_elements(part) WITH ORDINALITY e(value, n);
+        END IF;
+        document := CASE WHEN way = '{}' THEN part ELSE jsonb_set(document, way, part) END;
+    END LOOP;
+    RETURN document;
+END $$;
+
 -- The group that this node is in; no row on a single server.
 CREATE TABLE IF NOT EXISTS pgherd.self (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),

@@ -95,6 +95,49 @@ BEGIN
         ' FOR EACH STATEMENT EXECUTE FUNCTION pgherd.refuse_incoming()', shard);
 END $$;
 
+-- What the rows of a partition fulfil at its own level; NULL where the text doesn't show where that begins.
+CREATE OR REPLACE FUNCTION pgherd.own_condition(partition regclass) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN above IS NULL THEN whole
+        WHEN starts_with(whole, '(' || above || ' AND ') THEN '(' || substr(whole, length(above) + 7)
+        WHEN starts_with(whole, left(above, -1) || ' AND ') THEN '(' || substr(whole, length(above) + 5) END
+    FROM (SELECT pg_get_partition_constraintdef(partition) AS whole, pg_get_partition_constraintdef(inhparent) AS above
+          FROM pg_inherits WHERE inhrelid = partition) d
+$$;
+
+-- Home of a DEFAULT partition beside the shard: a check that it holds none of the shard's rows, so that attaching the shard
+-- again, as table or as link, reads none of them. check_default looks at the rows, and keeps nobody out meanwhile.
+CREATE OR REPLACE FUNCTION pgherd.spare_default(shard text, rest text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    condition text := pgherd.own_condition(coalesce(pgherd.aside(shard), to_regclass(shard)));
+BEGIN
+    IF condition IS NOT NULL AND EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(rest) AND relkind = 'r') THEN
+        INSERT INTO pgherd.moving (shard, incoming) VALUES (spare_default.shard, false) ON CONFLICT DO NOTHING;
+        PERFORM pgherd.lock_gently(rest, 'ACCESS EXCLUSIVE');
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (NOT %s) NOT VALID', rest, pgherd.move_name(shard), condition);
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgherd.check_default(shard text, rest text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(rest) AND conname = pgherd.move_name(shard)) THEN
+        EXECUTE format('ALTER TABLE %s VALIDATE CONSTRAINT %I', rest, pgherd.move_name(shard));
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgherd.clear_default(shard text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rest text;
+BEGIN
+    FOR rest IN SELECT conrelid::regclass FROM pg_constraint WHERE contype = 'c' AND conname = pgherd.move_name(shard) LOOP
+        PERFORM pgherd.lock_gently(rest, 'ACCESS EXCLUSIVE');
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', rest, pgherd.move_name(shard));
+    END LOOP;
+END $$;
+
 -- Source: publish the shard. Without a primary key, updates and deletes are told apart by whole rows.
 CREATE OR REPLACE FUNCTION pgherd.begin_outgoing(shard text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -281,6 +324,7 @@ BEGIN
     ELSIF EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(shard) AND conname = 'pgherd_move') THEN
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT pgherd_move', shard);
     END IF;
+    PERFORM pgherd.clear_default(shard);
     DELETE FROM pgherd.moving m WHERE m.shard = clear_incoming.shard AND m.incoming;
 END $$;
 
@@ -305,6 +349,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', shard);
     END IF;
     PERFORM pgherd.clear_split(m.shard, m.halves) FROM pgherd.moving m WHERE m.shard = clear_outgoing.shard AND m.halves <> '{}';
+    PERFORM pgherd.clear_default(shard);
     DELETE FROM pgherd.moving m WHERE m.shard = clear_outgoing.shard AND NOT m.incoming;
 END $$;
 
@@ -315,7 +360,8 @@ BEGIN
     FOR function IN
         SELECT oid FROM pg_proc WHERE pronamespace = 'pgherd'::regnamespace AND proname IN ('begin_incoming', 'begin_outgoing',
             'subscribe', 'check_link', 'check_incoming', 'await_readers', 'wake_senders', 'behind', 'wait_caught_up',
-            'end_incoming', 'take_calibration', 'drop_tied', 'clear_incoming', 'clear_outgoing')
+            'end_incoming', 'take_calibration', 'drop_tied', 'clear_incoming', 'clear_outgoing', 'spare_default',
+            'check_default', 'clear_default')
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', function);
     END LOOP;

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import psycopg
-from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from .embedding.base import Embedder, model_from_spec
+from .embedding.base import Embedder
 from .embedding.chat import model_and_url, row_text
 from .embedding.regional import Answering, RegionalModels, is_here
 from .engines.base import Connection, Engine, OnStep
@@ -31,7 +30,7 @@ from .engines.standbys import Standbys
 from .errors import BadInput, GroupUnavailable, HerdError, InDoubt, ServerRefused, StaleTopology, UnknownName
 from .herdfile import Endpoint, default_home, read
 from .model.names import Name
-from .model.schema import Column, Index, Schema, Table, TableKind, tablespaces_of
+from .model.schema import Column, Index, Schema, Table, TableKind
 from .model.topology import Shard, Topology
 from .patience import PATIENCE_S, patiently
 from .planning.plan import Plan
@@ -49,6 +48,7 @@ from .search.narrowing import Narrowing
 from .search.request import Forms, Page, Request, request_of, vector_column
 from .search.scatter import scatter
 from .search.words import words_of
+from .textmodels import TextModels
 from .tuning.calibrate import SAMPLE, tune
 from .tuning.knowledge import Calibrations
 from .tuning.store import Calibration
@@ -59,7 +59,6 @@ LOOK_EVERY_S = 2.0
 """How long a client trusts its topology when it reads; moves rely on it (planning/move.py, READERS_S)."""
 FOLLOW = 5
 """How many changes of the herd in a row one call follows: shards are split and moved one after the other."""
-DEFAULT_MODEL = "wordllama"
 
 
 @asynccontextmanager
@@ -119,9 +118,10 @@ class AsyncHerd:
         models: RegionalModels | None = None,
     ) -> None:
         self._engine = engine
-        self._models = models or RegionalModels({}, ModelLog(engine).note)
+        regional = models or RegionalModels({}, ModelLog(engine).note)
+        self.models = TextModels(engine, self.router, embedder, regional)
+        """which model gets which text"""
         self._patience_s = patience_s
-        self._embedder = embedder
         self._known: dict[Name, _Known] = {}
         self._calibrations = Calibrations()
         self._narrowing = Narrowing()
@@ -146,7 +146,7 @@ class AsyncHerd:
         """What ``apply`` would do; nothing is changed."""
         await self._engine.refresh()
         made = self._engine.plan(schema)
-        self.check_models(schema)
+        self.models.check(schema)
         notes = await unguarded_notes(self._engine, made.result) if made.result else ()
         return replace(made, notes=(*made.notes, *notes))
 
@@ -307,82 +307,6 @@ class AsyncHerd:
             found = self._known[name] = _Known(topology, table, topology.indexes(table), router, {}, {})
         return found
 
-    def embedder(self, table: Table, column: Column) -> Embedder:
-        """The model that fills a vector column: the schema's, else the herd's, else the built-in one if it fits.
-
-        Raises BadInput when none fits.
-        """
-        declared = next((e.model for e in table.embeddings if e.vector_column == column.name), None)
-        choice = declared or self._embedder or DEFAULT_MODEL
-        model = model_from_spec(choice) if isinstance(choice, str) else choice
-        dim = column.vector[1] if column.vector else None
-        if model.dim is not None and dim is not None and model.dim != dim:
-            raise BadInput(
-                f"model {model.name} makes {model.dim} dimensions, column {column.name!r} has {dim}",
-                hint="name the model that fits: embedder=…, --model, or pgherd.embed_column in the schema file",
-            )
-        return model
-
-    def models_of_rows(
-        self, table: Table, column: Column, columns: Mapping[str, Any], count: int
-    ) -> list[tuple[Embedder, NDArray[np.intp]]]:
-        """Who embeds which of ``count`` rows, given by column: each text is sent to no region but its row's.
-
-        Raises BadRow for a row without a home, EmbeddingCrossesRegion when a region has no endpoint.
-        """
-        model, everything = self.embedder(table, column), np.arange(count, dtype=np.intp)
-        if is_here(model):
-            return [(model, everything)]
-        schema = self.topology.schema
-        router = self.router(table)
-        shards = self.topology.shards(table)
-        pinned = {s.name: schema.regions_at(s.tablespace) for s in shards}
-        alike = len(set(pinned.values())) == 1  # so it doesn't matter where a row goes, which may not be known yet
-        parts = [(shards[0], everything)] if alike else router.route_many(columns)
-        together: dict[tuple[frozenset[str], str], list[NDArray[np.intp]]] = {}
-        for shard, rows in parts:
-            home = self.topology.group(shard.home).primary.label.region
-            regions = pinned[shard.name]
-            together.setdefault((regions, home if regions else ""), []).append(rows)
-        return [
-            (self._models.choose(model, regions, home, str(table.name), "row"), np.concatenate(rows))
-            for (regions, home), rows in together.items()
-        ]
-
-    def model_of_question(self, table: Table, model: Embedder, shards: Sequence[Shard]) -> Embedder:
-        """Who embeds a question that these shards are to answer: if all are pinned alike, an endpoint of theirs.
-
-        A question to several regions is not pinned to any of them.
-        """
-        pinned = {self.topology.schema.regions_at(s.tablespace) for s in shards}
-        regions = next(iter(pinned)) if len(pinned) == 1 else frozenset()
-        home = self.topology.group(shards[0].home).primary.label.region if shards else None
-        return self._models.choose(model, regions, home, str(table.name), "question")
-
-    def models_of_answers(self, table: Table, hits: Sequence[Hit]) -> list[tuple[Answering, list[Hit]]]:
-        """Who answers from which hits: each goes to no region but its row's, to its home's if that has a model.
-
-        Raises AnswerCrossesRegion when a region of pinned rows has none, BadInput when nobody has, StaleTopology.
-        """
-        shards = {str(s.name): s for s in self.topology.shards(table)}
-        together: dict[str, tuple[Answering, list[Hit]]] = {}
-        for hit in hits:
-            shard = shards.get(hit.shard)
-            if shard is None:
-                raise StaleTopology(f"shard {hit.shard} is no longer there", hint="ask again")
-            regions = self.topology.schema.regions_at(shard.tablespace)
-            home = self.topology.group(shard.home).primary.label.region
-            found = self._models.answering(regions, home, str(table.name))
-            together.setdefault(found.region, (found, []))[1].append(hit)
-        return list(together.values())
-
-    def check_models(self, schema: Schema) -> None:
-        """EmbeddingCrossesRegion if texts of a pinned table are to be embedded where its rows may not be."""
-        for table in schema.tables:
-            for embedding in table.embeddings:
-                for regions in {schema.regions_at(s) for s in tablespaces_of(table)}:
-                    self._models.check(model_from_spec(embedding.model), regions, str(table.name))
-
 
 class _Known(NamedTuple):
     """What every call on a table needs, worked out once a topology."""
@@ -467,7 +391,7 @@ class AsyncTable:
                 continue
             texts = batch.columns[text]
             values: list[Any] = [None] * batch.n
-            parts = self._herd.models_of_rows(table, vector_column(table, vector), batch.columns, batch.n)
+            parts = self._herd.models.of_rows(table, vector_column(table, vector), batch.columns, batch.n)
             for model, rows in parts:  # all are chosen before any is asked
                 present = [i for i in rows.tolist() if texts[i]]
                 made: Any = await asyncio.to_thread(model.embed, [str(texts[i]) for i in present]) if present else []
@@ -636,12 +560,12 @@ class AsyncTable:
         """
         if not isinstance(question, str):
             raise BadInput("a vector can't be answered", hint="ask in words")
-        self._herd._models.check_answering()
+        self._herd.models.regional.check_answering()
         table = self.definition
         if columns is None:
             columns = tuple(e.text_column for e in table.embeddings) or None
         hits = await self.search(question, k, columns=columns, **options)
-        said = self._herd.models_of_answers(table, hits)  # before anything is sent to anybody
+        said = self._herd.models.of_answers(table, hits)  # before anything is sent to anybody
 
         async def ask(model: Answering, rows: list[Hit]) -> Answer:
             texts = [row_text(h.row) for h in rows]
@@ -739,10 +663,10 @@ class AsyncTable:
             return None
         if not question.strip():
             raise BadInput("the question is empty", hint="ask something, or give a vector")
-        model = self._herd.embedder(table, target)
+        model = self._herd.models.embedder(table, target)
         if is_here(model):
             return model
         shards = self._herd.topology.shards(table)
         if where is not None:
             shards = tuple(self._condition(where, params).shards(self._herd.router(table)))
-        return self._herd.model_of_question(table, model, shards)
+        return self._herd.models.of_question(table, model, shards)

@@ -150,7 +150,7 @@ def test_an_endpoint_that_refuses_says_so_without_the_texts(herd: Herd, endpoint
     vectors = herd.table("note").search("q", k=1, where={"city": "New York"})
     assert vectors
     endpoints["us-central"].answer, endpoints["us-central"].status = {}, 401
-    herd._inner._models.endpoints["us-central"] = Endpoint(endpoints["us-west"].url)  # type: ignore[index]
+    herd._inner.models.regional.endpoints["us-central"] = Endpoint(endpoints["us-west"].url)  # type: ignore[index]
     with pytest.raises(AnswerFailed, match="status 401") as caught:
         herd.table("note").answer("secret question", where={"city": "Chicago"})
     assert "PGHERD_LLM_API_KEY" in str(caught.value.hint)

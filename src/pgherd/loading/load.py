@@ -180,8 +180,8 @@ def _fillers(herd: AsyncHerd, table: Table, reader: Reader, embed: Mapping[str, 
     wanted = {v: t for v, t in declared.items() if not reader.names or t in reader.names}
     targets = {v: vector_column(table, v) for v in wanted}
     for column in targets.values():
-        herd.embedder(table, column)  # that there is none that fits is said before a file is read
-    return [Filler(t, v, partial(herd.models_of_rows, table, targets[v])) for v, t in wanted.items()]
+        herd.models.embedder(table, column)  # that there is none that fits is said before a file is read
+    return [Filler(t, v, partial(herd.models.of_rows, table, targets[v])) for v, t in wanted.items()]
 
 
 def _chunk_rows(table: Table, wanted: int, fillers: list[Filler]) -> int:

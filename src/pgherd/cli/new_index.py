@@ -14,21 +14,17 @@ from ..client import AsyncHerd, connect_async
 from ..dialect.new_index import new_index
 from ..errors import BadInput
 from ..model.names import Name
-from ..model.schema import Column, Index, Schema, Table, VectorType
+from ..model.schema import Index, Schema, Table, VectorType
 from ..model.vectors import Metric
 from ..planning.plan import Plan
-from ..planning.sizes import value_bytes
 from ..search.request import vector_column
-from ..tuning.calibrate import MIN_SAMPLE
 from ..tuning.report import index_status
+from .measuring import sample_for
 from .options import DsnOption, HomeOption, JsonOption
 from .output import out, print_json, size
 from .progress import execute_with_progress, tune_with_progress
 from .schema import show_plan
 
-SAMPLE = 40
-READ_BYTES = 8 << 30
-"""What measuring a new index may read: some seconds from memory, a minute from disk."""
 _METHODS = {"hnsw": ("m", "ef_construction"), "ivfflat": ("lists",)}
 
 
@@ -98,14 +94,6 @@ async def _create(
             out.print(f"measured with {sample} questions: [bold]pgherd index status[/] shows it, index tune asks more")
         elif tune:
             out.print("not measured: it would take long, or there are no rows; [bold]pgherd index tune[/] does it")
-
-
-def sample_for(rows: int, column: Column) -> int:
-    """How many questions to measure a new index with: each reads every vector once; 0 where that takes too long."""
-    assert column.vector is not None
-    read = rows * value_bytes(column.vector[1] or 0, column.vector[0])
-    affordable = READ_BYTES // read if read else 0
-    return min(SAMPLE, affordable) if affordable >= MIN_SAMPLE else 0
 
 
 def _document(plan: Plan, index: Index, seconds: float, measured: int, *, applied: bool) -> dict[str, Any]:

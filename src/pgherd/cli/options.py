@@ -25,4 +25,7 @@ ModelOption = Annotated[
         help="Embedding model: wordllama, or openai:MODEL@BASE_URL (key in PGHERD_EMBED_API_KEY).",
     ),
 ]
+TuneOption = Annotated[
+    bool, typer.Option("--tune/--no-tune", help="Measure anew what searches find, where that is out of date.")
+]
 RegionOption = Annotated[str | None, typer.Option("--region", metavar="R", help="A region or group of the herd.")]

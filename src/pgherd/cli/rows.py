@@ -21,8 +21,8 @@ from ..loading import Progress as LoadProgress
 from ..loading import load as load_file
 from ..search.answers import Answers
 from ..search.hits import Hits
-from ..tuning.report import drifted
-from .options import DsnOption, HomeOption, JsonOption, ModelOption, RegionOption
+from .measuring import measure_anew
+from .options import DsnOption, HomeOption, JsonOption, ModelOption, RegionOption, TuneOption
 from .output import err, out, print_json, rows_table, table_of
 from .servers import local_psql
 
@@ -42,6 +42,7 @@ def load(
     ] = None,
     reject: Annotated[Path | None, typer.Option(help="Where bad rows go (default: FILE.rejected.jsonl).")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Load again from the start.")] = False,
+    tune: TuneOption = True,
     model: ModelOption = None,
     home: HomeOption = None,
     dsn: DsnOption = None,
@@ -49,7 +50,7 @@ def load(
 ) -> None:
     """Load a file; every row goes straight home. Interrupted and run again, it continues where it was."""
     pairs = dict(_pair(e) for e in embed or ())
-    loaded = asyncio.run(_load(table, file, pairs, reject, restart, model, home, dsn))
+    loaded = asyncio.run(_load(table, file, pairs, reject, restart, tune, model, home, dsn))
     if json:
         print_json(
             {
@@ -85,6 +86,7 @@ async def _load(
     embed: dict[str, str],
     reject: Path | None,
     restart: bool,
+    tune: bool,
     model: str | None,
     home: Path | None,
     dsn: str | None,
@@ -107,8 +109,7 @@ async def _load(
             loaded = await load_file(
                 herd, table, file, embed=embed or None, reject_file=reject, restart=restart, progress=show
             )
-        if await drifted(herd.engine, herd.table(table).definition, loaded.rows):
-            err.print("[dim]recall was measured before these rows, or never:[/] pgherd index tune")
+        await measure_anew(herd, herd.table(table).definition, loaded.rows, tune=tune)
         return loaded
 
 

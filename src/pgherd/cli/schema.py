@@ -14,7 +14,8 @@ from ..client import connect_async
 from ..errors import BadInput
 from ..model.schema import Schema
 from ..planning.plan import Plan
-from .options import DsnOption, HomeOption, JsonOption
+from .measuring import measure_new
+from .options import DsnOption, HomeOption, JsonOption, TuneOption
 from .output import out, print_json, shorten, table_of
 from .progress import execute_with_progress
 
@@ -27,6 +28,7 @@ def add_commands(app: typer.Typer) -> None:
 def apply(
     schema: Annotated[Path, typer.Argument(metavar="SCHEMA.SQL", help="The whole schema; apply makes the difference.")],
     plan: Annotated[bool, typer.Option("--plan", help="Print the steps and change nothing.")] = False,
+    tune: TuneOption = True,
     home: HomeOption = None,
     dsn: DsnOption = None,
     json: JsonOption = False,
@@ -37,16 +39,18 @@ def apply(
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{schema} can't be read: {error}", hint="give a file of SQL text in UTF-8") from error
     desired = dialect.parse(text, file=schema.name)
-    asyncio.run(_apply(desired, plan, home, dsn, json))
+    asyncio.run(_apply(desired, plan, tune, home, dsn, json))
 
 
-async def _apply(desired: Schema, only_plan: bool, home: Path | None, dsn: str | None, json: bool) -> None:
+async def _apply(desired: Schema, only_plan: bool, tune: bool, home: Path | None, dsn: str | None, json: bool) -> None:
     async with connect_async(dsn, home=home) as herd:
         made = await herd.plan(desired)
         if only_plan or not made.steps:
             print_json(made.as_json()) if json else show_plan(made, herd.topology.generation)
             return
         reached = await execute_with_progress(herd, made, "applying", as_json=json)
+        if any(step.kind == "build_index" for step in made.steps):
+            await measure_new(herd, tune=tune)
         if json:
             print_json({**made.as_json(), "generation": reached.generation, "applied": True})
         else:

@@ -59,7 +59,7 @@ async def tune(
     await at_homes(engine, every, lambda connection, task: find_truth(connection, task, count))
     await at_homes(engine, every, lambda connection, task: _measure(connection, task, count))
     found = [
-        (task, _calibration(task, stored, of_subject))
+        (task, _calibration(task, stored, of_subject, given=questions is not None))
         for of_subject in tasks
         for task in of_subject
         for stored in task.facts
@@ -124,7 +124,7 @@ def _asked(facts: IndexFacts, effort: int) -> int:
     return min(effort, DEPTHS[-1]) if facts.method == "hnsw" else DEPTHS[-1]
 
 
-def _calibration(task: Task, stored: VectorType, tasks: Sequence[Task]) -> Calibration:
+def _calibration(task: Task, stored: VectorType, tasks: Sequence[Task], *, given: bool) -> Calibration:
     """What was found of one shard's index, and of those of all shards (``tasks``) together at equal effort."""
     facts = task.facts[stored]
     points = []
@@ -139,6 +139,7 @@ def _calibration(task: Task, stored: VectorType, tasks: Sequence[Task]) -> Calib
         task.shard.relation.sql, task.subject.column.name, task.subject.metric.value, stored.value,
         Curve(facts.method, tuple(points), task.exact_ms), facts.definition, len(task.questions), task.rows,
         max(facts.changes, task.rows),  # rows are counted, and may not have come into the statistics yet
+        given,
     )  # fmt: skip
 
 

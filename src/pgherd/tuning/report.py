@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engines.base import Engine
 from ..model.names import Name
@@ -39,21 +39,28 @@ async def index_status(engine: Engine, table: Table | None = None) -> list[dict[
     return sorted((e for found in answers for e in found), key=lambda e: (order[e["shard"]], e["index"]))
 
 
-async def drifted(engine: Engine, table: Table, changed: int) -> bool:
-    """Whether searches of a table rest on measurements that ``changed`` rows have made out of date, or on none.
+class Drift(NamedTuple):
+    """Whether searches of a table rest on measurements out of date, or on none; ``given``: on somebody's questions."""
 
-    False for a table without a vector index. Raises GroupUnavailable.
+    stale: bool
+    given: bool
+
+
+async def drift_of(engine: Engine, table: Table, changed: int) -> Drift:
+    """What ``changed`` rows have done to the measurements of a table; nothing, where there is no vector index.
+
+    Raises GroupUnavailable.
     """
     wanted = tunable(table, engine.topology.indexes(table))
     if not wanted or not changed:
-        return False
-    rows_at, known = 0, False
+        return Drift(stale=False, given=False)
+    found: list[Calibration] = []
     for home in dict.fromkeys(s.home for s in engine.topology.shards(table)):
         relations = {s.relation.sql for s in engine.topology.shards(table) if s.home == home}
         async with engine.connection(home) as connection:
-            found = {c.relation: c.rows_at for c in await read_calibrations(connection) if c.relation in relations}
-        rows_at, known = rows_at + sum(found.values()), known or bool(found)
-    return not known or changed > STALE_SHARE * rows_at
+            found += [c for c in await read_calibrations(connection) if c.relation in relations]
+    rows_at = sum({c.relation: c.rows_at for c in found}.values())
+    return Drift(not found or changed > STALE_SHARE * rows_at, any(c.given for c in found))
 
 
 async def _of_home(

@@ -22,6 +22,7 @@ class Calibration:
     """What was measured of one shard's index on ``column``, when, with how many questions, over how many rows.
 
     ``definition`` is the index as PostgreSQL prints it; ``changes_at`` counts the row changes its table had seen.
+    ``given``: the questions were somebody's own, not made of rows.
     """
 
     relation: str
@@ -33,6 +34,7 @@ class Calibration:
     sample: int
     rows_at: int
     changes_at: int
+    given: bool = False
     calibrated_at: datetime | None = None
 
     @property
@@ -80,6 +82,7 @@ async def read_calibrations(connection: Any) -> list[Calibration]:
             document["sample"],
             rows,
             changes,
+            document.get("given", False),
             when,
         )
         for relation, column, metric, stored, document, rows, changes, when in await _rows(connection, _READ)
@@ -95,6 +98,8 @@ async def _rows(connection: Any, query: str) -> list[tuple[Any, ...]]:
 
 async def write_calibration(connection: Connection, found: Calibration) -> None:
     """Keep a calibration in the place of the one before."""
-    document = {"curve": found.curve.as_json(), "definition": found.definition, "sample": found.sample}
+    document = {
+        "curve": found.curve.as_json(), "definition": found.definition, "sample": found.sample, "given": found.given
+    }  # fmt: skip
     values = [*found.key, Jsonb(document), found.rows_at, found.changes_at]
     await connection.execute(_WRITE, values)

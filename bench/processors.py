@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+REAPED_S = 0.1
+"""A session that ends just now is its postmaster's child no more, or is not counted among those that ended yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +70,5 @@ class Meter:
     def __exit__(self, *_: object) -> None:
         self.seconds += time.perf_counter()
         self.client_s += time.process_time()
+        time.sleep(REAPED_S)
         self.server_s += servers_s(self.postmasters)

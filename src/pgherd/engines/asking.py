@@ -11,9 +11,10 @@ import asyncio
 import math
 import re
 import select
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -21,11 +22,11 @@ import psycopg
 from psycopg import abc
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ExecStatus, Format, TransactionStatus
 
 AnyConnection = psycopg.BaseConnection[Any]
 Enough = Callable[[], bool]
-_Kept = tuple[abc.Transformer, dict[tuple[bytes, tuple[int, ...]], bytes]]
+_Kept = tuple[abc.Transformer, dict[tuple[bytes, tuple[int, ...]], bytes], Iterator[int]]
 CANCEL_TIMEOUT_S = 5.0
 _PLACEHOLDER = re.compile(rb"%\((\w+)\)s|%%")
 _FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE, ExecStatus.NONFATAL_ERROR)
@@ -61,7 +62,7 @@ class Question:
         self._format = Format.BINARY if binary else Format.TEXT
         self._text, names = _numbered(text)
         try:
-            self._transformer, self._prepared = _kept(connection)
+            self._transformer, self._prepared, self._numbers = _kept(connection)
             self._values = self._transformer.dump_sequence([values[n] for n in names], [PyFormat.AUTO] * len(names))
             self._formats = self._transformer.formats
             self._key = (self._text, tuple(self._transformer.types or ()))
@@ -82,11 +83,12 @@ class Question:
 
     def _send(self) -> None:
         if self._name is None:
-            name = b"pgherd_%d" % len(self._prepared)
-            self._pgconn.send_prepare(name, self._text, self._key[1])
+            self._preparing = b"pgherd_%d" % next(self._numbers)
+            self._pgconn.send_prepare(self._preparing, self._text, self._key[1])
         else:
             self._pgconn.send_query_prepared(self._name, self._values, self._formats, self._format)
         self._pgconn.flush()
+        self.connection.pgherd_asked = True  # type: ignore[attr-defined]
 
     def advance(self) -> bool:
         """Take what has arrived; whether the question is answered."""
@@ -108,7 +110,7 @@ class Question:
     def _finish(self) -> None:
         """One command is over: the preparation, then the query itself."""
         if self._name is None and self.error is None:
-            self._name = self._prepared[self._key] = b"pgherd_%d" % len(self._prepared)
+            self._name = self._prepared[self._key] = self._preparing
             self._send()
         else:
             self._end(self.error)
@@ -116,6 +118,7 @@ class Question:
     def _end(self, error: Exception | None) -> None:
         self.error = error
         self.answered = True
+        self.connection.pgherd_asked = False  # type: ignore[attr-defined]
         self.ms = (perf_counter() - self._started) * 1000
 
 
@@ -126,9 +129,24 @@ def _kept(connection: AnyConnection) -> _Kept:
     """
     found: _Kept | None = getattr(connection, "pgherd_kept", None)
     if found is None:
-        found = Transformer(connection), {}
+        found = Transformer(connection), {}, count()
         connection.pgherd_kept = found  # type: ignore[attr-defined]
     return found
+
+
+def is_under_way(connection: AnyConnection) -> bool:
+    """Whether a question that nobody waits for any more is still to be answered. What has come of it is dropped.
+
+    Never waits; False on a connection that broke, or that is used for anything else.
+    """
+    pgconn = connection.pgconn
+    with suppress(psycopg.Error):
+        while getattr(connection, "pgherd_asked", False) and pgconn.transaction_status == TransactionStatus.ACTIVE:
+            pgconn.consume_input()
+            if pgconn.is_busy():
+                return True
+            pgconn.get_result()
+    return False
 
 
 def wait_for(questions: Sequence[Question], enough: Enough | None = None, timeout_s: float | None = None) -> None:

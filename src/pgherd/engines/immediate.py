@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 
 import psycopg
 from pgvector.psycopg import register_vector
-from psycopg.pq import TransactionStatus
 
 from . import wire
 from .asking import AnyConnection, Enough, Question, wait_for
 from .failures import talking_to
-from .servers.pool import is_alive
+from .servers.pool import is_alive, keep, pick
 
 T = TypeVar("T")
 SyncConnection = psycopg.Connection[Any]
@@ -39,8 +38,7 @@ class Immediate:
         """A connection to the group's primary, or to ``node``; GroupUnavailable without an answer."""
         while True:
             with self._lock:
-                idle = self._idle.get((group, node))
-                found = idle.pop() if idle else None
+                found = pick(self._idle.get((group, node), []))
             if found is None:
                 return self._open(group, node)
             if is_alive(found, primary=node is None):
@@ -50,11 +48,10 @@ class Immediate:
     async def give(self, group: str, node: str | None, connection: AnyConnection) -> None:
         """Take a connection back."""
         assert isinstance(connection, psycopg.Connection)
-        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            connection.close()  # broken, interrupted by Ctrl-C, or another node was faster
-            return
         with self._lock:
-            self._idle.setdefault((group, node), []).append(connection)
+            kept = keep(self._idle.setdefault((group, node), []), connection)
+        if not kept:
+            connection.close()  # broken, or too many that other nodes were faster than
 
     async def wait(
         self, questions: Sequence[Question], enough: Enough | None = None, timeout_s: float | None = None

@@ -1,7 +1,7 @@
 """Ask the nodes of replicated groups: the fastest first, another one too when that is slow, the primary last of all.
 
 A slow server then costs a search little more than the wait for it; the answer that comes first is taken. The one that
-is still under way is left behind: its connection is closed when it is given back. What a standby refuses (a table that
+is still under way is left behind: its connection is used again once that has come. What a standby refuses (a table that
 has not arrived there yet, a conflict with recovery) the next node is asked.
 Source: Dean and Barroso, The Tail at Scale, 2013.
 """

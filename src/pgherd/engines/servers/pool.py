@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from pgvector.psycopg import register_vector_async
@@ -17,6 +17,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from ...errors import GroupUnavailable
 from .. import wire
+from ..asking import AnyConnection, is_under_way
 from ..base import Connection
 from ..failures import talking_to
 from . import acknowledged
@@ -24,6 +25,9 @@ from .whereabouts import Whereabouts, in_recovery
 
 MAX_CONNECTIONS = 16
 WAIT_TIMEOUT_S = 10.0
+MAX_LATE = 4
+"""So many connections are kept whose servers have not answered yet."""
+C = TypeVar("C", bound=AnyConnection)
 
 
 class Pool:
@@ -44,8 +48,7 @@ class Pool:
         else:
             await self._free.acquire()
         try:
-            while self._idle:
-                connection = self._idle.pop()  # the one used last: its server's caches are warm
+            while (connection := pick(self._idle)) is not None:
                 if is_alive(connection, primary=self._node is None):
                     return connection
                 await connection.close()
@@ -57,12 +60,10 @@ class Pool:
     async def give(self, connection: Connection) -> None:
         """Take a connection back; what is broken, or still inside a transaction that can't be undone, is closed."""
         try:
-            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            if connection.pgconn.transaction_status != TransactionStatus.IDLE and not is_under_way(connection):
                 await _undo(connection)
-            if self._closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            if self._closed or not keep(self._idle, connection):
                 await connection.close()
-            else:
-                self._idle.append(connection)
         finally:
             self._free.release()
 
@@ -95,6 +96,27 @@ class Pool:
                 await connection.close()
                 raise
         return connection
+
+
+def pick(kept: list[C]) -> C | None:
+    """Take the connection used last (its server has warm caches) of those on which nothing is under way any more."""
+    for at in reversed(range(len(kept))):
+        if not is_under_way(kept[at]):
+            return kept.pop(at)
+    return None
+
+
+def keep(kept: list[C], connection: C) -> bool:
+    """Put a connection to those that are kept, also one on which a question is under way that nobody waits for: where
+    another node was faster. Whether it was; not in the middle of anything else, nor if too many wait already.
+    """
+    if is_under_way(connection):
+        if sum(map(is_under_way, kept)) >= MAX_LATE:
+            return False
+    elif connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        return False
+    kept.append(connection)
+    return True
 
 
 async def _undo(connection: Connection) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+import pgherd
 from pgherd.engines.asking import Question, is_under_way, wait_for
+from pgherd.engines.base import Engine
 from pgherd.engines.immediate import Immediate, run
-from pgherd.engines.open import open_home
-from pgherd.engines.servers.engine import ServersEngine
 from pgherd.engines.servers.pool import MAX_LATE
 
 SLOW = b"SELECT 1.0::float8, pg_sleep(%(pause)s)::text"
@@ -23,23 +23,27 @@ def ask(connection: psycopg.Connection, pause: float) -> Question:
 
 
 @pytest.fixture
-def engine(single_db: Path) -> ServersEngine:
-    return asyncio.run(open_home(single_db))  # type: ignore[return-value]  # its pools are used by nobody
+def engine(single_db: Path) -> Iterator[Engine]:
+    with pgherd.connect(home=single_db) as herd:
+        yield herd._inner.engine
 
 
-@pytest.mark.parametrize("prepared", [True, False])
-def test_a_connection_left_behind_is_used_again_when_its_answer_has_come(engine: ServersEngine, prepared: bool) -> None:
+def prepared(lender: Immediate, group: str) -> psycopg.Connection:
+    """A connection on which the statement is prepared already."""
+    connection = run(lender.take(group))
+    wait_for([ask(connection, 0.0)])
+    return connection
+
+
+def test_a_connection_left_behind_is_used_again_when_its_answer_has_come(engine: Engine) -> None:
     lender, group = Immediate(engine.connect_now), engine.topology.groups[0].name
+    first = prepared(lender, group)
+    ask(first, 0.5)
+    run(lender.give(group, None, first))
+    assert is_under_way(first)
+    second = run(lender.take(group))
     try:
-        first = run(lender.take(group))
-        if prepared:
-            wait_for([ask(first, 0.0)])
-        ask(first, 0.5)
-        run(lender.give(group, None, first))
-        assert is_under_way(first)
-        second = run(lender.take(group))
         assert second is not first
-
         for _ in range(500):
             if not is_under_way(first):
                 break
@@ -47,17 +51,36 @@ def test_a_connection_left_behind_is_used_again_when_its_answer_has_come(engine:
         assert run(lender.take(group)) is first
         again = ask(first, 0.0)
         wait_for([again])
-        assert [row[0] for row in again.rows] == [1.0]
         assert again.error is None
+        assert [row[0] for row in again.rows] == [1.0]
     finally:
         first.close()
         second.close()
         lender.close()
 
 
-def test_only_so_many_are_left_behind(engine: ServersEngine) -> None:
+def test_one_left_behind_while_a_statement_is_prepared_prepares_it_again(engine: Engine) -> None:
     lender, group = Immediate(engine.connect_now), engine.topology.groups[0].name
-    taken = [run(lender.take(group)) for _ in range(MAX_LATE + 1)]
+    try:
+        connection = run(lender.take(group))
+        ask(connection, 0.0)
+        run(lender.give(group, None, connection))
+        for _ in range(500):
+            if not is_under_way(connection):
+                break
+            time.sleep(0.01)
+        assert run(lender.take(group)) is connection
+        again = ask(connection, 0.0)
+        wait_for([again])
+        assert again.error is None
+        run(lender.give(group, None, connection))
+    finally:
+        lender.close()
+
+
+def test_only_so_many_are_left_behind(engine: Engine) -> None:
+    lender, group = Immediate(engine.connect_now), engine.topology.groups[0].name
+    taken = [prepared(lender, group) for _ in range(MAX_LATE + 1)]
     try:
         for connection in taken:
             ask(connection, 30.0)
@@ -70,22 +93,22 @@ def test_only_so_many_are_left_behind(engine: ServersEngine) -> None:
         lender.close()
 
 
-def test_a_connection_in_the_middle_of_anything_else_is_closed(engine: ServersEngine) -> None:
+def test_a_connection_in_the_middle_of_anything_else_is_closed(engine: Engine) -> None:
     lender, group = Immediate(engine.connect_now), engine.topology.groups[0].name
     try:
-        connection = run(lender.take(group))
-        wait_for([ask(connection, 0.0)])
+        connection = prepared(lender, group)
         connection.execute("BEGIN")
         run(lender.give(group, None, connection))
         assert connection.closed
 
-        broken = run(lender.take(group))
+        broken = prepared(lender, group)
         ask(broken, 30.0)
         run(lender.give(group, None, broken))
         with engine.connect_now(group) as other:
-            other.autocommit = True
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [broken.info.backend_pid])
-        assert run(lender.take(group)) is not broken
+        whole = run(lender.take(group))
+        assert whole is not broken
         assert broken.closed
+        run(lender.give(group, None, whole))
     finally:
         lender.close()

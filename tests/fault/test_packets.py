@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ pytestmark = [
     pytest.mark.skipif(not is_possible(), reason="listening on the loopback interface needs root on Linux"),
 ]
 REGIONS = ("us-east", "us-west")
+RUN = uuid.uuid4().hex
+"""Others may run the same beside."""
 SPACE = """
 CREATE TABLESPACE {0} WITH (replica_placement = '{{"num_replicas": 1, "placement_blocks": [
     {{"cloud": "local", "region": "us-{0}", "zone": "*", "min_num_replicas": 1}}]{1}}}');
@@ -86,7 +89,7 @@ class Callers(threading.Thread):
 
 
 def marker(region: str) -> str:
-    return f"<<pinned to {region}>>"
+    return f"<<pinned to {region}, {RUN}>>"
 
 
 def rows(region: str, first: int, count: int) -> list[dict[str, object]]:

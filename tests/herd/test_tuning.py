@@ -90,8 +90,8 @@ def test_a_search_finds_what_it_was_asked_to_find(doc: HerdTable, column: str) -
     for recall in (0.8, 0.9, 0.97):
         # lists are made by chance, and fifty questions tell recall to about 0.03
         assert measured(doc, column, recall) >= recall - 0.08
-    assert measured(doc, column, None) >= 0.92
-    assert measured(doc, column, 0.9, k=3) >= 0.85
+    assert measured(doc, column, None) >= 0.88
+    assert measured(doc, column, 0.9, k=3) >= 0.82
     assert measured(doc, column, 1.0) == 1.0
 
 

@@ -149,10 +149,13 @@ def run(job: Job, on_progress: Callable[[float], None] | None = None) -> list[Me
 
 
 def _heard(pipe: Pipe, timeout_s: float) -> Any:
+    hint = "use fewer clients; there may be too little memory for so many"
+    if not pipe.poll(timeout_s):
+        raise LocalServerError(f"a client has said nothing for {timeout_s:.0f} s", hint=hint)
     try:
-        heard = pipe.recv() if pipe.poll(timeout_s) else None
-    except EOFError:
-        heard = LocalServerError("a client ended before its time", hint="run it again; there may be too little memory")
+        heard = pipe.recv()
+    except EOFError as error:
+        raise LocalServerError("a client ended before its time", hint=hint) from error
     if isinstance(heard, HerdError):
         raise heard
     return heard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import psycopg
 import pytest
 
 import pgherd
+from availability.replicated import wait_until
 from pgherd.engines.asking import Question, is_under_way, wait_for
 from pgherd.engines.base import Engine
 from pgherd.engines.immediate import Immediate, run
@@ -44,10 +44,7 @@ def test_a_connection_left_behind_is_used_again_when_its_answer_has_come(engine:
     second = run(lender.take(group))
     try:
         assert second is not first
-        for _ in range(500):
-            if not is_under_way(first):
-                break
-            time.sleep(0.01)
+        wait_until(lambda: not is_under_way(first))
         assert run(lender.take(group)) is first
         again = ask(first, 0.0)
         wait_for([again])
@@ -65,10 +62,7 @@ def test_one_left_behind_while_a_statement_is_prepared_prepares_it_again(engine:
         connection = run(lender.take(group))
         ask(connection, 0.0)
         run(lender.give(group, None, connection))
-        for _ in range(500):
-            if not is_under_way(connection):
-                break
-            time.sleep(0.01)
+        wait_until(lambda: not is_under_way(connection))
         assert run(lender.take(group)) is connection
         again = ask(connection, 0.0)
         wait_for([again])

@@ -117,11 +117,7 @@ class RegionalModels:
 
         Raises AnswerCrossesRegion when none of the regions has one, BadInput when none of the herd has.
         """
-        if not self.llms:
-            raise BadInput(
-                "the herd has no endpoint of an answering model",
-                hint=f"add [regions.{home}.llm] with url and model to herd.toml, or connect(llms={{…}})",
-            )
+        self.check_answering()
         found = next(
             (r for r in (home, *sorted(regions or self.llms)) if r in (regions or {r}) and r in self.llms), None
         )

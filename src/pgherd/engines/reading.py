@@ -13,8 +13,7 @@ from typing import NamedTuple
 from ..errors import BadInput
 
 HEDGE_FACTOR = 2.0
-"""A read is asked a second time elsewhere when it takes so many times what the group's fastest node usually takes: on
-the benchmark's machine about one read of twenty does, which is where Dean and Barroso (2013) have the second sent."""
+"""A read is asked a second time elsewhere when it takes so many times what the group's fastest node usually takes."""
 MIN_HEDGE_S = 0.002
 UNKNOWN_HEDGE_S = 0.02
 """Where nothing is known yet of how long reads take."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgherd.availability.checker import Anomaly, check
+from pgherd.availability.checker import Anomaly, check, torn
 from pgherd.availability.history import History, Kind, Op, Outcome
 
 
@@ -32,6 +32,17 @@ THREE = [append(1, 0, 1), append(2, 2, 3), append(3, 4, 5)]
 def test_a_whole_history_has_no_violation() -> None:
     ops = [*THREE, read((), 0, 0.5), read((1,), 1.5, 1.6), read((1, 2, 3), 5, 6), read((1,), 6, 7, current=False)]
     assert anomalies(ops, [1, 2, 3]) == []
+
+
+def test_a_commit_of_which_a_part_is_gone_is_torn() -> None:
+    final = {0: [1, 2], 7: [3]}
+    assert torn(final, {1: 10, 2: 10, 3: 10}, 10) == []
+    found = torn(final, {1: 10, 2: 4, 9: 10}, 10)
+    assert [(v.anomaly, v.key, v.value) for v in found] == [
+        (Anomaly.TORN, 0, 2),
+        (Anomaly.TORN, 7, 3),
+        (Anomaly.TORN, 0, 9),
+    ]
 
 
 def test_an_acknowledged_append_that_is_gone_is_lost() -> None:

@@ -30,6 +30,8 @@ class Anomaly(StrEnum):
     """there, though it failed or was never made"""
     REORDERED = "reordered"
     """not in the order in which they were acknowledged"""
+    TORN = "torn"
+    """of what one commit wrote, some is there and some is not"""
     VANISHED = "vanished"
     """seen by a read, and gone or elsewhere later"""
     TWO_PRIMARIES = "two_primaries"
@@ -57,6 +59,18 @@ def check(history: Iterable[Op], final: Mapping[int, Sequence[int]]) -> tuple[Vi
     for key in sorted(by_key.keys() | final.keys()):
         found += _check_key(key, by_key.get(key, []), tuple(final.get(key, ())))
     return (*found, *two_primaries(op for ops in by_key.values() for op in ops))
+
+
+def torn(final: Mapping[int, Sequence[int]], rows: Mapping[int, int], each: int) -> list[Violation]:
+    """Appends in the lists without all of the ``each`` rows that they wrote besides, and rows without their append."""
+    there = {value: key for key, values in final.items() for value in values}
+    found = [
+        Violation(Anomaly.TORN, key, value, f"is in its list, with {rows.get(value, 0)} of its {each} rows")
+        for value, key in there.items()
+        if rows.get(value, 0) != each
+    ]
+    strays = (value for value in rows if value not in there)
+    return found + [Violation(Anomaly.TORN, 0, v, f"has {rows[v]} of its rows, and is in no list") for v in strays]
 
 
 def two_primaries(history: Iterable[Op]) -> list[Violation]:

@@ -122,7 +122,7 @@ def run_round(ground: Ground, fault: Fault, chance: random.Random, say: Progress
             load.stop()
         ended_s = load.now()
         with ground.connect() as connection:
-            final = lists.final(connection)
+            final, rows = lists.final(connection), lists.rows(connection)
         ops = [replace(op, node=ground.name_of(op.node)) for op in load.history]
         found = measure(
             ops,
@@ -132,6 +132,8 @@ def run_round(ground: Ground, fault: Fault, chance: random.Random, say: Progress
             redundant_again_s=redundant_s - (broken_s if mended_s is None else mended_s),
             reads_refused=sum(r.at_s >= broken_s for r in load.refusals),
             hit=hit,
+            rows=rows,
+            rows_each=lists.ROWS_EACH,
         )
     trace = Trace(tuple(ops), tuple(load.refusals), broken_s, mended_s, redundant_s, ended_s)
     return found, trace

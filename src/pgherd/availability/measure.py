@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from .checker import Anomaly, Violation, check
+from .checker import Anomaly, Violation, check, torn
 from .history import Kind, Op, Outcome
 
 
@@ -16,8 +16,9 @@ from .history import Kind, Op, Outcome
 class Round:
     """One round. ``rto_s`` is the longest time without an acknowledged write from the break on, ``usual_s`` before it.
 
-    ``lost`` counts acknowledged rows that are gone or elsewhere, ``two_primaries`` writes acknowledged by a primary
-    that another had followed already, ``stale_reads`` reads at the primary that lacked what was acknowledged before.
+    ``acknowledged`` counts writes, of 1 + ``rows_each`` rows. ``lost`` counts those that are gone, or of which a part
+    is, or elsewhere, ``two_primaries`` writes acknowledged by a primary that another had followed already,
+    ``stale_reads`` reads at the primary that lacked what was acknowledged before.
     ``redundant_again_s`` counts from the break, or, where machines had to be given back, from then on.
     """
 
@@ -33,6 +34,12 @@ class Round:
     redundant_again_s: float
     hit: tuple[str, ...]
     violations: tuple[Violation, ...]
+    rows_each: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows acknowledged."""
+        return self.acknowledged * (1 + self.rows_each)
 
     @property
     def kept(self) -> bool:
@@ -44,6 +51,7 @@ class Round:
         return {
             "rto_s": round(self.rto_s, 3),
             "acknowledged": self.acknowledged,
+            "rows": self.rows,
             "lost": self.lost,
             "two_primaries": self.two_primaries,
             "redundant_again_s": round(self.redundant_again_s, 3),
@@ -74,11 +82,16 @@ def measure(
     redundant_again_s: float,
     reads_refused: int,
     hit: Sequence[str],
+    rows: Mapping[int, int],
+    rows_each: int,
 ) -> Round:
-    """The figures of a round whose break began at ``broken_s`` and whose clients worked until ``ended_s``."""
-    violations = check(history, final)
+    """The figures of a round whose break began at ``broken_s`` and whose clients worked until ``ended_s``.
+
+    ``rows`` are those there are of each append, by its value, of ``rows_each``.
+    """
+    violations = (*check(history, final), *torn(final, rows, rows_each))
     appends = [op for op in history if op.kind is Kind.APPEND]
-    gone = (Anomaly.LOST, Anomaly.REORDERED, Anomaly.VANISHED)
+    gone = (Anomaly.LOST, Anomaly.REORDERED, Anomaly.VANISHED, Anomaly.TORN)
     return Round(
         rto_s=longest_gap_s(history, broken_s, ended_s),
         usual_s=longest_gap_s(history, min((op.began_s for op in appends), default=0.0), broken_s),
@@ -92,6 +105,7 @@ def measure(
         redundant_again_s=redundant_again_s,
         hit=tuple(hit),
         violations=violations,
+        rows_each=rows_each,
     )
 
 

@@ -42,7 +42,7 @@ def soak(home: Path, seed: int, rounds: int, minutes: float) -> list[tuple[str, 
             fault.prepare()
             found, _ = run_round(ground, fault, chance, lambda _: None)
             done.append((fault.name, found))
-            told = f"{found.rto_s:6.2f} s, {found.acknowledged:6d} acknowledged, {found.lost} lost"
+            told = f"{found.rto_s:6.2f} s, {found.rows:6d} rows acknowledged, {found.lost} lost"
             print(f"{number:3d} {fault.name:15s} {told}, redundant after {found.redundant_again_s:.1f} s", flush=True)
             for violation in found.violations:
                 print(f"    {violation.anomaly.value}: {violation.detail}", flush=True)
@@ -71,9 +71,9 @@ def main() -> int:
         local.destroy()
         shutil.rmtree(place, ignore_errors=True)
     found = summary([r for _, r in done])
-    acknowledged, kinds = sum(r.acknowledged for _, r in done), Counter(name for name, _ in done)
+    acknowledged, kinds = sum(r.rows for _, r in done), Counter(name for name, _ in done)
     print(f"{len(done)} rounds ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}), seed {seed}")
-    print(f"{acknowledged} acknowledged, {found['lost']} lost, {found['two_primaries']} by a second primary")
+    print(f"{acknowledged} rows acknowledged, {found['lost']} lost, {found['two_primaries']} by a second primary")
     print(f"without a write: {found['rto_s']['min']} / {found['rto_s']['median']} / {found['rto_s']['max']} s")
     return 0 if found["kept"] else 1
 

@@ -93,12 +93,13 @@ async def load(
     rejects = Path(reject_file) if reject_file else source.path.with_name(source.path.name + ".rejected.jsonl")
     if rejects.absolute() == source.path:
         raise BadInput("the reject file is the file itself", hint="name another reject file")
-    reader = await asyncio.to_thread(_open_reader, source, definition, embed or {})
+    open_reader = partial(_open_reader, source, definition, embed or {})
+    reader = await asyncio.to_thread(open_reader)
     try:
         fillers = _fillers(herd, definition, reader, embed or {})
         if reader.names:
             check_columns(reader.names, definition, {f.vector for f in fillers})
-        job = _Job(herd, definition, source, reader, fillers, rejects, progress, started)
+        job = _Job(herd, definition, source, reader, fillers, rejects, progress, started, open_reader)
         return await job.run(_chunk_rows(definition, batch_rows, fillers), restart)
     finally:
         reader.close()
@@ -114,6 +115,7 @@ class _Job:
     rejects: Path
     progress: Callable[[Progress], None] | None
     started: float
+    open_again: Callable[[], Reader]
     cells_learned: int = 0
 
     async def run(self, rows: int, restart: bool) -> Loaded:
@@ -149,8 +151,14 @@ class _Job:
             return None
         known = await self.herd.cells.read(cells)
         if known is None:
-            chunks, wanted = self.reader.chunks(0, rows), sample_size(len(self.herd.topology.shards(self.table)))
-            sample = await asyncio.to_thread(vectors_in, chunks, self._preparer(None), cells.vector_column, wanted)
+            wanted = sample_size(len(self.herd.topology.shards(self.table)))
+            reader = await asyncio.to_thread(self.open_again)  # a file is read once
+            try:
+                sample = await asyncio.to_thread(
+                    vectors_in, reader.chunks(0, rows), self._preparer(None), cells.vector_column, wanted
+                )
+            finally:
+                reader.close()
             self.cells_learned = await self.herd.table(str(self.table.name)).learn(sample)
         return await self.herd.cells.learned(self.table)
 

@@ -204,7 +204,10 @@ async def _effort(connection: Any, part: _Part, request: Request) -> Effort:
         return form.effort._replace(exact=True)
     if form.aim is None or request.knowledge is None:
         return form.effort
-    return await request.knowledge.effort(connection, part.home, part.relations, request.k, form.aim, request.within)
+    relations = part.relations
+    if request.homes is not form.homes:  # the same settings, whichever of a group's shards are asked
+        relations = next(home.relations for home in form.homes if home.name == part.home)
+    return await request.knowledge.effort(connection, part.home, relations, request.k, form.aim, request.within)
 
 
 async def _set_effort(part: _Part) -> None:

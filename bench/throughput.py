@@ -32,7 +32,9 @@ BASE = "psycopg, 1 server"
 
 
 @dataclass(slots=True)
-class _Contender:
+class Crowd:
+    """Client processes that search one way, what they and the servers need for it, and how many searches come of it."""
+
     name: str
     crew: Crew
     pids: tuple[int, ...]
@@ -126,7 +128,7 @@ class _Bench:
         self._stack, self._data, self._truth, self._setting = stack, data, truth, setting
         self._servers, self._opened = servers, opened
 
-    def contenders(self) -> list[_Contender]:
+    def contenders(self) -> list[Crowd]:
         """At the least effort that reaches the recall; and as the client chooses it when asked for that recall."""
         single, q = self._servers["single"], self._data.questions
         effort = self._effort(BASE, Driver(single.dsn(), nearest(TABLE)))
@@ -158,7 +160,7 @@ class _Bench:
                 found.append(self._contender(name, asked, servers.pids, f"recall={least:g}"))
         return found
 
-    def citus(self, pg_config: str) -> _Contender:
+    def citus(self, pg_config: str) -> Crowd:
         """The same clients at Citus' coordinator."""
         say("starting Citus")
         coordinator, workers = self._stack.enter_context(citus.started(pg_config))
@@ -175,9 +177,9 @@ class _Bench:
         say(f"{name} reaches recall {self._setting.recall} with effort {effort}")
         return effort
 
-    def _contender(self, name: str, task: Task, pids: tuple[int, ...], effort: str) -> _Contender:
+    def _contender(self, name: str, task: Task, pids: tuple[int, ...], effort: str) -> Crowd:
         crew = self._stack.enter_context(Crew(task, CLIENTS, len(self._data.questions)))
-        return _Contender(name, crew, pids, effort)
+        return Crowd(name, crew, pids, effort)
 
 
 def near_on(servers: str) -> str:
@@ -185,9 +187,7 @@ def near_on(servers: str) -> str:
     return f"pgherd, 4 shards by nearest on {2 if servers == 'two' else 4} servers"
 
 
-def _outcome(
-    contenders: list[_Contender], data: Corpus, left_out: list[str], seconds: float, setting: Setting
-) -> Outcome:
+def _outcome(contenders: list[Crowd], data: Corpus, left_out: list[str], seconds: float, setting: Setting) -> Outcome:
     rows = [
         [
             c.name,
@@ -217,10 +217,10 @@ def _outcome(
     )
 
 
-def _goals(contenders: list[_Contender], target: float) -> list[Goal]:
+def _goals(contenders: list[Crowd], target: float) -> list[Goal]:
     by_name = {c.name: c for c in contenders}
 
-    def cheaper(name: str) -> _Contender:
+    def cheaper(name: str) -> Crowd:
         told, tuned = by_name[name], by_name[f"{name}, tuned"]
         return min(told, tuned, key=lambda c: c.cpu_ms.median) if tuned.recall >= target else told
 

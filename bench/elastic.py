@@ -88,8 +88,8 @@ def _builds(data: Corpus, setting: Setting) -> Part:
             apply(fleet, *texts)
 
         ways = {
-            "CREATE INDEX, 1 server": _Build(servers["single"], plainly),
-            "pgherd apply, 4 shards on 2 servers": _Build(servers["fleet"], applied),
+            "CREATE INDEX, 1 server": Build(servers["single"], plainly),
+            "pgherd apply, 4 shards on 2 servers": Build(servers["fleet"], applied),
         }
         say(f"index builds: {setting.rounds} rounds")
         take_turns([w.turn for w in ways.values()], setting.rounds)
@@ -111,7 +111,7 @@ def _index(name: str, setting: Setting) -> str:
     return herds.index(TABLE, setting.ef_construction).replace(f"{TABLE}_embedding_idx", name)
 
 
-class _Build:
+class Build:
     """Builds one more index each round; those of earlier rounds stay, for either way, and nobody uses them."""
 
     def __init__(self, servers: Servers, build: Callable[[str], None]) -> None:

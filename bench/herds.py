@@ -113,6 +113,15 @@ def hash_table(name: str, dim: int, shards: int) -> str:
     return plain_table(name, dim) + f"SELECT create_distributed_table('{name}', 'id', shard_count => {shards});"
 
 
+def nearest_table(name: str, dim: int, shards: int) -> str:
+    """One table spread by which rows are near each other; its cells are to be learned before it takes rows."""
+    columns = f"{_columns(dim)}, cell smallint"
+    return (
+        f"CREATE TABLE {name} ({columns}, PRIMARY KEY (id, cell));"
+        f"SELECT pgherd.distribute_by_nearest('{name}', 'embedding', shard_count => {shards});"
+    )
+
+
 def region_table(name: str, dim: int) -> str:
     """One table whose rows are pinned to their region."""
     text = f"CREATE TABLE {name} ({_columns(dim)}, PRIMARY KEY (id, region)) PARTITION BY LIST (region);"

@@ -24,22 +24,22 @@ LANGCHAIN_SHARE = 100
 """Langchain gets one row of so many: it is slower by as much."""
 
 
-class _Way:
+class Way:
     """One way to load all rows into an empty table."""
 
-    def __init__(self, servers: Servers, herd: Herd, rows: int, load: Callable[[], None]) -> None:
-        self.servers, self._herd, self._rows, self._load = servers, herd, rows, load
+    def __init__(self, servers: Servers, herd: Herd, rows: int, load: Callable[[], None], table: str = TABLE) -> None:
+        self.servers, self._herd, self._rows, self._load, self._table = servers, herd, rows, load, table
         self._count = len(servers.groups)
         self.rows_per_s, self.client_us, self.server_us = Series("rows/s"), Series("client"), Series("server")
 
     def turn(self) -> None:
         """Load, and note rows a second, and CPU microseconds a row of client and servers."""
-        empty(self.servers, self._herd, TABLE)
+        empty(self.servers, self._herd, self._table)
         with Meter(self.servers.pids) as meter:
             self._load()
         found = sum(
             self.servers.connect(group).execute(f"SELECT count(*) FROM {relation}").fetchone()[0]  # type: ignore[index]
-            for group, relation in herds.shards(self._herd, TABLE)
+            for group, relation in herds.shards(self._herd, self._table)
         )
         if found != self._rows:
             raise AssertionError(f"{found} rows were loaded instead of {self._rows}")
@@ -77,15 +77,15 @@ def run(setting: Setting) -> Outcome:
 
             return load
 
-        def inserted(name: str) -> _Way:
-            return _Way(servers[name], opened[name], data.n, lambda: insert(opened[name], TABLE, tables))
+        def inserted(name: str) -> Way:
+            return Way(servers[name], opened[name], data.n, lambda: insert(opened[name], TABLE, tables))
 
         ways = {
-            "psycopg COPY, 1 server": _Way(single, opened["single"], data.n, copied(copy_blocks)),
+            "psycopg COPY, 1 server": Way(single, opened["single"], data.n, copied(copy_blocks)),
             f"pgherd insert, {GROUPS} groups": inserted("four"),
             "pgherd insert, 2 groups": inserted("two"),
             "pgherd insert, 1 server": inserted("single"),
-            "psycopg COPY write_row, 1 server": _Way(single, opened["single"], data.n, copied(copy_rows)),
+            "psycopg COPY write_row, 1 server": Way(single, opened["single"], data.n, copied(copy_rows)),
         }
         say(f"loading {data.n:,} rows in {len(ways)} ways, {setting.rounds} rounds")
         take_turns([way.turn for way in ways.values()], setting.rounds)
@@ -98,9 +98,9 @@ def run(setting: Setting) -> Outcome:
     return _outcome(ways, data, left_out)
 
 
-def _langchain(python: str, single: Servers, herd: Herd, data: Corpus, rounds: int) -> _Way:
+def _langchain(python: str, single: Servers, herd: Herd, data: Corpus, rounds: int) -> Way:
     """Texts, vectors and metadata as its users give them, in a process of its own; it makes a table of its own."""
-    way = _Way(single, herd, data.n, lambda: None)
+    way = Way(single, herd, data.n, lambda: None)
     count = max(500, data.n // LANGCHAIN_SHARE)
     with stores.Store(python, "langchain", data, count, dsn=single.dsn()) as store:
         for _ in range(rounds):
@@ -112,7 +112,7 @@ def _langchain(python: str, single: Servers, herd: Herd, data: Corpus, rounds: i
     return way
 
 
-def _outcome(ways: dict[str, _Way], data: Corpus, left_out: list[str]) -> Outcome:
+def _outcome(ways: dict[str, Way], data: Corpus, left_out: list[str]) -> Outcome:
     rows = [
         [
             name,
@@ -153,7 +153,7 @@ def _outcome(ways: dict[str, _Way], data: Corpus, left_out: list[str]) -> Outcom
     )
 
 
-def _goals(ways: dict[str, _Way]) -> list[Goal]:
+def _goals(ways: dict[str, Way]) -> list[Goal]:
     copy = max((w for name, w in ways.items() if name.startswith("psycopg")), key=lambda w: w.rows_per_s.median)
     mine = ways[f"pgherd insert, {GROUPS} groups"]
     what = f"bulk load into {GROUPS} groups, rows/s, COPY into 1 server = 1"

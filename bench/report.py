@@ -11,7 +11,7 @@ from . import picture
 from .setting import TARGET_RECALL
 
 Document = Mapping[str, Any]
-ORDER = ("search", "throughput", "tail", "load", "elastic", "peers", "memory")
+ORDER = ("search", "throughput", "tail", "load", "scale", "elastic", "peers", "memory")
 
 _HEAD = f"""# How a herd compares
 

@@ -128,6 +128,24 @@ class Client:
         return answers
 
 
+class Promised:
+    """``pgherd.connect``: a table's search by a recall that is asked for; an effort is that recall in thousandths."""
+
+    def __init__(self, herd: Herd, table: str):
+        self._table = herd.table(table)
+
+    def ask(self, questions: Vectors, effort: int) -> Answers:
+        """See :class:`Searcher`."""
+        answers, cpu = Answers(), time.process_time()
+        for question in questions:
+            started = time.perf_counter()
+            hits = self._table.search(question, K, recall=effort / 1000)
+            answers.ms.append((time.perf_counter() - started) * 1000)
+            answers.ids.append([hit.row["id"] for hit in hits])
+        answers.cpu_ms = (time.process_time() - cpu) * 1000 / len(questions)
+        return answers
+
+
 class AsyncClient:
     """``pgherd.connect_async``: the same, in ``runner``'s event loop."""
 

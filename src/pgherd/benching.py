@@ -25,8 +25,8 @@ from .engines.failures import talking_to
 from .errors import BadInput, HerdError, LocalServerError
 from .model.vectors import default_metric
 from .sync import connect
-from .tuning.calibrate import recall_of
 from .tuning.questions import mixtures_of, sample_rows
+from .tuning.recall import recall_of
 from .tuning.tasks import count_of
 
 QUESTIONS = 500

@@ -32,10 +32,14 @@ from .herdfile import Endpoint, default_home, read
 from .model.names import Name
 from .model.schema import Column, Index, Schema, Table, TableKind
 from .model.topology import Shard, Topology
+from .model.vectors import Metric
 from .patience import PATIENCE_S, patiently
 from .planning.plan import Plan
+from .routing.learning import learn, sample_size
 from .routing.route import Router
 from .rows.batch import Batch, batches_of
+from .rows.batch import vectors as vectors_of
+from .rows.cells import KnownCells, put_into_cells
 from .rows.quoting import identifier
 from .rows.statements import Effect, effect_of, modified_reference_tables
 from .rows.where import Condition, condition_of
@@ -45,6 +49,7 @@ from .search.hedging import Reads, nodes_for
 from .search.hits import Hit, Hits
 from .search.hybrid import hybrid_request_of
 from .search.narrowing import Narrowing
+from .search.nearest import nearest_only
 from .search.request import Forms, Page, Request, request_of, vector_column
 from .search.scatter import scatter
 from .search.words import words_of
@@ -126,6 +131,8 @@ class AsyncHerd:
         self._calibrations = Calibrations()
         self._narrowing = Narrowing()
         self._standbys = Standbys(engine)
+        self.cells = KnownCells(engine)
+        """the centroids of tables that are shared out by cells"""
         self._looked_at = monotonic()
 
     @property
@@ -365,6 +372,8 @@ class AsyncTable:
         batches = batches_of(rows, table)
         for batch in batches:
             await self._embed(table, batch, embed)
+            if table.cells is not None:
+                put_into_cells(table, await self._herd.cells.learned(table), batch)
         again = upsert and all(set(table.primary_key) <= set(b.columns) for b in batches)
         if atomic or table.kind is TableKind.REFERENCE:
             return await self._herd.with_fresh_topology(lambda: self._write_all(batches, upsert), repeatable=again)
@@ -415,6 +424,12 @@ class AsyncTable:
     ) -> int:
         """Set columns of the rows that match; how many. Rows whose partition key changes move to their new home."""
         condition = self._condition(where, params)
+        cells = self.definition.cells
+        if cells is not None and cells.vector_column in changes:
+            target = vector_column(self.definition, cells.vector_column)
+            batch = Batch(1, {cells.vector_column: vectors_of([changes[cells.vector_column]], target)})
+            put_into_cells(self.definition, await self._herd.cells.learned(self.definition), batch)
+            changes = {**changes, cells.column: batch.columns[cells.column][0]}
 
         async def update() -> int:
             async with self._herd._engine.transaction() as transaction:
@@ -436,11 +451,13 @@ class AsyncTable:
 
     async def _find(self, key: Any, reading: Reading) -> dict[str, Any] | None:
         table = self.definition
-        columns = table.primary_key
+        columns = table.key
         if not columns:
             raise BadInput(f"table {table.name} has no primary key", hint="use search or sql")
         if not isinstance(key, Mapping):
             values = key if isinstance(key, (tuple, list)) else (key,)
+            if table.cells is not None and len(values) == len(table.primary_key):
+                columns = table.primary_key
             if len(values) != len(columns):
                 raise self._not_the_key(table)
             key = dict(zip(columns, values, strict=True))
@@ -472,11 +489,25 @@ class AsyncTable:
                 return await cursor.fetchone()
 
     def _not_the_key(self, table: Table) -> BadInput:
-        columns = ", ".join(table.primary_key)
+        columns = ", ".join(table.key)
         return BadInput(f"the key of {table.name} is ({columns})", hint="give all of it: a value, a tuple or a dict")
 
     def _condition(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None) -> Condition:
         return condition_of(where, params, self.definition)
+
+    def is_ready(self, reading: Reading) -> bool:
+        """Whether a search may go on at once, or else :meth:`get_ready`."""
+        cells = self.definition.cells
+        return self._herd.is_ready(reading) and (cells is None or not self._herd.cells.is_due(cells))
+
+    async def get_ready(self, reading: Reading) -> None:
+        """Bring what is known of the herd and of the table's cells up to date."""
+        if not self._herd.is_ready(reading):
+            await self._herd.get_ready(reading)
+        cells = self.definition.cells
+        if cells is not None:
+            with suppress(GroupUnavailable):
+                await self._herd.cells.read(cells)
 
     async def search(
         self,
@@ -521,8 +552,8 @@ class AsyncTable:
         Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
         reading = reading_of(read, max_staleness_s)
-        if not self._herd.is_ready(reading):
-            await self._herd.get_ready(reading)
+        if not self.is_ready(reading):
+            await self.get_ready(reading)
         model = self.model_of(question, column, where, params)
         vector = question if model is None else (await asyncio.to_thread(model.embed, [question]))[0]
         request = functools.partial(
@@ -597,7 +628,50 @@ class AsyncTable:
         for name in ("text_column", "text_config"):
             if options.pop(name, None) is not None:
                 raise BadInput(f"{name} belongs to a hybrid search", hint="say hybrid=True, or leave it out")
-        return request_of(table, indexes, router, vector, k=k, column=target, **options)
+        request = request_of(table, indexes, router, vector, k=k, column=target, **options)
+        centroids = self._herd.cells.of(table.cells) if table.cells is not None else None
+        if table.cells is None or centroids is None:
+            return request
+        return nearest_only(request, table.cells, centroids, vector)
+
+    async def learn(self, vectors: Any) -> int:
+        """Learn the cells of a table that is shared out by them (``distribute_by_nearest``); how many there are now.
+
+        ``vectors``: (n, dim), a sample of those that its rows will have, from anywhere among them; of more than
+        ``sample_size`` some are taken. Done once, before the first row: ``pgherd load`` does it by itself.
+        Raises BadInput, DimensionMismatch, GroupUnavailable.
+        """
+        table = self.definition
+        cells = table.cells
+        if cells is None:
+            raise BadInput(
+                f"table {table.name} is not shared out by cells",
+                hint="SELECT pgherd.distribute_by_nearest(…) in its schema",
+            )
+        if await self._herd.cells.read(cells) is not None:
+            raise BadInput(
+                f"the cells of {table.name} have been learned: its rows lie by them",
+                hint="make a new table and copy the rows",
+            )
+        shards = self._herd.topology.shards(table)
+        for shard in shards:
+            async with self._herd._engine.connection(shard.home) as connection:
+                query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(*shard.relation))
+                if (await (await connection.execute(query)).fetchone() or (False,))[0]:
+                    raise BadInput(
+                        f"table {table.name} has rows, whose cells would not be the learned ones",
+                        hint="take them out first",
+                    )
+        target = vector_column(table, cells.vector_column)
+        sample = np.stack([v for v in vectors_of(vectors, target) if v is not None])
+        most = sample_size(len(shards))
+        if len(sample) > most:
+            sample = sample[np.random.default_rng(0).choice(len(sample), most, replace=False)]
+        found = await asyncio.to_thread(learn, sample, len(shards), Metric(cells.metric))
+        rows = [{"cell": int(n), "centroid": v} for n, v in zip(found.numbers, found.vectors, strict=True)]
+        await self._herd.table(str(cells.table)).insert(rows)
+        await self._herd.cells.read(cells)
+        return len(rows)
 
     async def tune(
         self,
@@ -621,6 +695,7 @@ class AsyncTable:
         if questions is not None:
             column = known.target(column).name
             questions = await self.vectors_of(questions, column)
+        cells = known.table.cells
         found = await tune(
             self._herd._engine,
             known.table,
@@ -629,6 +704,7 @@ class AsyncTable:
             sample=sample,
             questions=questions,
             progress=progress,
+            centroids=await self._herd.cells.read(cells) if cells else None,
         )
         self._herd._calibrations.forget()
         return found

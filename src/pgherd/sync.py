@@ -195,6 +195,10 @@ class HerdTable:
         """The row with that primary key; see :meth:`pgherd.client.AsyncTable.get`."""
         return self._loop.run(self._inner.get(key, read=read, max_staleness_s=max_staleness_s))
 
+    def learn(self, vectors: Any) -> int:
+        """Learn the cells of a table that is shared out by them; see :meth:`pgherd.client.AsyncTable.learn`."""
+        return self._loop.run(self._inner.learn(vectors))
+
     def tune(
         self,
         column: str | None = None,
@@ -210,8 +214,8 @@ class HerdTable:
         """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""
         self._loop.check_open()
         reading = reading_of(options.pop("read", None), options.pop("max_staleness_s", None))
-        if not self._inner.herd.is_ready(reading):
-            self._loop.run(self._inner.herd.get_ready(reading))
+        if not self._inner.is_ready(reading):
+            self._loop.run(self._inner.get_ready(reading))
         partial, column = options.pop("partial", False), options.pop("column", None)
         model = self._inner.model_of(question, column, options.get("where"), options.get("params"))
         words = words_of(question, options.pop("hybrid", False), model)

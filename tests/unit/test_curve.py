@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgherd.tuning.calibrate import recall_of
 from pgherd.tuning.curve import DEPTHS, Choice, Curve, Point, lower_bound
+from pgherd.tuning.recall import recall_of
 
 EFFORTS = (10, 20, 40, 80, 160, 320, 640, 1000)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pgherd.model.names import Name
 from pgherd.model.schema import VectorType
 from pgherd.model.vectors import Metric
-from pgherd.search.effort import Aim, Effort, Via, usual_effort
+from pgherd.search.effort import ALL, Aim, Effort, Via, usual_effort
 from pgherd.search.narrowing import Matching, under_condition
 from pgherd.tuning.curve import DEPTHS, Curve, Point
 from pgherd.tuning.knowledge import effort_of
@@ -33,7 +33,7 @@ FAST = curve(0.01, (0.5, 0.6), (0.9, 0.9), (0.94, 0.97))
 
 
 def test_nothing_known_means_the_usual() -> None:
-    assert effort_of({}, (ONE, TWO), 10, AIM, whole=True) == Effort(200)
+    assert effort_of({}, (ONE, TWO), 10, AIM, within=ALL) == Effort(200)
     assert usual_effort(BIT, VECTOR, 10) == Effort(400, via=Via(BIT, 400))
     assert usual_effort(VectorType.HALFVEC, VECTOR, 10).via == Via(VectorType.HALFVEC, 20)
     assert usual_effort(BIT, BIT, 10).via is None, "a column of bits is searched as it is"
@@ -42,17 +42,17 @@ def test_nothing_known_means_the_usual() -> None:
 
 def test_a_shard_alone_takes_more_than_one_among_others() -> None:
     curves = {key(ONE, VECTOR): SLOW, key(TWO, VECTOR): SLOW}
-    assert effort_of(curves, (ONE, TWO), 10, AIM, whole=True).ef_search == 36
-    assert effort_of(curves, (ONE,), 10, AIM, whole=False).ef_search == 72
+    assert effort_of(curves, (ONE, TWO), 10, AIM, within=ALL).ef_search == 36
+    assert effort_of(curves, (ONE,), 10, AIM, within=None).ef_search == 72
 
 
 def test_the_cheapest_index_is_taken() -> None:
     curves = {key(r, s): c for r in (ONE, TWO) for s, c in ((VECTOR, SLOW), (BIT, FAST))}
-    found = effort_of(curves, (ONE, TWO), 10, AIM, whole=True)
+    found = effort_of(curves, (ONE, TWO), 10, AIM, within=ALL)
     assert found.via is not None
     assert found.via.stored is BIT
     assert found.via.ranked == found.ef_search < 80
-    alone = effort_of(curves, (ONE, TWO), 10, AIM._replace(promised=True), whole=False)
+    alone = effort_of(curves, (ONE, TWO), 10, AIM._replace(promised=True), within=None)
     assert (alone.via, alone.exact) == (None, False), "bits alone never find so many"
 
 
@@ -60,13 +60,13 @@ def test_an_index_that_is_hardly_cheaper_is_not_preferred() -> None:
     for share, stored in ((0.85, None), (0.75, BIT)):
         recalls = ((0.8, 0.9), (0.9, 0.96), (0.96, 0.99))
         curves = {key(ONE, VECTOR): SLOW, key(ONE, BIT): curve(0.1 * share, *recalls)}
-        via = effort_of(curves, (ONE,), 10, AIM, whole=True).via
+        via = effort_of(curves, (ONE,), 10, AIM, within=ALL).via
         assert (via and via.stored) == stored
 
 
 def test_every_row_is_read_where_that_is_cheaper() -> None:
     small = curve(0.1, (0.8, 0.9), (0.9, 0.96), exact_ms=0.5)
-    assert effort_of({key(ONE, VECTOR): small}, (ONE,), 10, AIM, whole=True).exact
+    assert effort_of({key(ONE, VECTOR): small}, (ONE,), 10, AIM, within=ALL).exact
 
 
 def test_a_scan_is_given_up_when_reading_every_row_would_have_been_cheaper() -> None:

@@ -17,8 +17,8 @@ from psycopg import sql
 
 from ..model.schema import Column, VectorType
 from ..model.vectors import Metric
-from ..tuning.calibrate import recall_of
 from ..tuning.questions import questions_of
+from ..tuning.recall import recall_of
 from .facts import Probe, VectorColumn, VectorIndex
 from .session import STATEMENT_TIMEOUT_S, Looking, limit_s
 

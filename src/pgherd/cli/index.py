@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from ..search.request import DEFAULT_RECALL
 from ..tuning.building import Build, builds
 from ..tuning.calibrate import SAMPLE
 from ..tuning.picture import svg
-from ..tuning.report import index_status, tuned
+from ..tuning.report import asked_shards, index_status, tuned
 from ..tuning.store import Calibration
 from ..tuning.tasks import tunable
 from .new_index import create
@@ -144,13 +145,17 @@ def tune(
     asked = None if questions is None else lines_of(questions)
     found = asyncio.run(_tune(table, sample, asked, home, dsn))
     if plot is not None:
-        plot.write_text(svg(found, recall), encoding="utf-8")
-    entries = tuned(found, recall)
+        plot.write_text(svg([c for of_table in found.values() for c in of_table], recall), encoding="utf-8")
+    entries = [e for of_table in found.values() for e in tuned(of_table, recall)]
+    reaches = [e for name, of_table in found.items() for e in asked_shards(name, of_table, recall)]
     if json:
-        print_json({"recall": recall, "calibrations": entries, "plot": str(plot) if plot else None})
+        drawn = str(plot) if plot else None
+        print_json({"recall": recall, "calibrations": entries, "asked_shards": reaches, "plot": drawn})
         return
     for entry in entries:
         _show(entry, recall)
+    for entry in reaches:
+        _show_reaches(entry, recall)
     if plot is not None:
         out.print(f"drawn into {escape(str(plot))}")
 
@@ -168,16 +173,16 @@ def lines_of(file: Path) -> list[str]:
 
 async def _tune(
     table: str | None, sample: int, questions: list[str] | None, home: Path | None, dsn: str | None
-) -> list[Calibration]:
+) -> dict[str, Sequence[Calibration]]:
     async with connect_async(dsn, home=home) as herd:
         topology = herd.topology
         names = [t.name.sql for t in topology.schema.tables if tunable(t, topology.indexes(t))]
         if table is None and not names:
             raise BadInput("no table of this herd has a vector index", hint="pgherd index create TABLE COLUMN")
-        found: list[Calibration] = []
-        for name in [table] if table else names:
-            found += await tune_with_progress(herd.table(name), None, sample, questions)
-        return found
+        return {
+            name: await tune_with_progress(herd.table(name), None, sample, questions)
+            for name in ([table] if table else names)
+        }
 
 
 def _show(entry: dict[str, Any], recall: float) -> None:
@@ -192,6 +197,19 @@ def _show(entry: dict[str, Any], recall: float) -> None:
     out.print(table_of([name, "recall@10", "", "ms"], rows))
     setting = "every row is read" if entry["exact"] else f"{name} = {entry['effort']}"
     out.print(f"recall {recall:g}: {setting}, {entry['ms']:.2f} ms\n")
+
+
+def _show_reaches(entry: dict[str, Any], recall: float) -> None:
+    out.print(
+        f"[bold]{escape(entry['table'])}[/] {escape(entry['column'])} as {entry['type']}: near rows are in one shard; "
+        "so many of its shards, the nearest, hold what share of the ten nearest rows"
+    )
+    rows = [[r["asked"], r["holds"], bar_of(r["holds"])] for r in entry["reaches"]]
+    rows.append([float(entry["shards"]), 1.0, bar_of(1.0)])
+    out.print(table_of(["shards asked", "recall@10", ""], rows))
+    setting = "every row of theirs is read" if entry["exact"] else f"effort {entry['effort']}"
+    asked = f"{entry['asked']:g} of {entry['shards']} shards on average"
+    out.print(f"recall {recall:g}: {asked}, {setting}, {entry['ms']:.2f} ms of them together\n")
 
 
 def bar_of(share: float | None) -> str:

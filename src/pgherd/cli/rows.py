@@ -58,6 +58,7 @@ def load(
                 "rejected": loaded.rejected,
                 "seconds": round(loaded.seconds, 3),
                 "resumed_from": loaded.resumed_from,
+                "cells_learned": loaded.cells_learned,
                 "reject_file": str(loaded.reject_file) if loaded.reject_file else None,
             }
         )
@@ -68,6 +69,8 @@ def load(
     rate = loaded.rows / loaded.seconds if loaded.seconds else 0
     if loaded.resumed_from:
         out.print(f"went on after line {loaded.resumed_from:,}, where an earlier run stopped")
+    if loaded.cells_learned:
+        out.print(f"learned {loaded.cells_learned:,} cells from the file, by which rows go to shards")
     out.print(f"loaded {loaded.rows:,} rows in {loaded.seconds:.1f} s ({rate:,.0f} rows/s)")
     if loaded.rejected:
         out.print(f"[yellow]rejected {loaded.rejected:,} rows[/], see {escape(str(loaded.reject_file))}")
@@ -157,7 +160,8 @@ def search(
     rows = [[*(h.score for _ in score), h.distance, h.group, *(h.row[c] for c in columns)] for h in hits]
     out.print(table_of([*score, "distance", "group", *columns], rows))
     answered = ", ".join(f"{g.node or g.name} {g.ms:.1f} ms" for g in hits.groups)
-    out.print(f"[dim]{len(hits)} rows; answered by {escape(answered)}[/]")
+    some = f"; {hits.shards_asked} of {hits.shards} shards" if hits.shards_asked < hits.shards else ""
+    out.print(f"[dim]{len(hits)} rows; answered by {escape(answered)}{some}[/]")
     if hits.missing:
         out.print(f"[yellow]missing: {escape(', '.join(hits.missing))}[/]")
 

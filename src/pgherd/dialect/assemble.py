@@ -162,6 +162,7 @@ def _table(draft: Draft, table: TableDraft) -> Table:
         row_security=table.row_security,
         force_row_security=table.force_row_security,
         embeddings=tuple(table.embeddings),
+        cells=table.cells,
     )
 
 

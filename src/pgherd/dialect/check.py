@@ -33,6 +33,11 @@ def check(schema: Schema, draft: Draft) -> None:
 
 
 def _check_tablespaces(schema: Schema, table: Table, draft: Draft) -> None:
+    if table.cells is not None and table.tablespace is not None:
+        raise draft.tables[table.name].place.refused(
+            f"it is in tablespace {table.tablespace}, and the centroids, which are made of its rows, are on every node",
+            hint="leave TABLESPACE out, or use create_distributed_table in distribute_by_nearest's place",
+        )
     known = ", ".join(t.name for t in schema.tablespaces) or "none"
     named: list[tuple[Name, str | None]] = [(table.name, table.tablespace)]
     named += [(p.name, p.tablespace) for p in every_partition(table.partitions)]

@@ -9,6 +9,7 @@ from ..model.names import Name
 from ..model.placement import Tablespace
 from ..model.schema import (
     Bound,
+    Cells,
     Check,
     Column,
     Embedding,
@@ -49,6 +50,7 @@ class TableDraft:
     row_security: bool = False
     force_row_security: bool = False
     embeddings: list[Embedding] = field(default_factory=list)
+    cells: Cells | None = None
     restated: dict[str, Place] = field(default_factory=dict)
     """columns that a partition lists again"""
     own_defaults: dict[str, tuple[str, Place]] = field(default_factory=dict)

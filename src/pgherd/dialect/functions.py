@@ -10,13 +10,30 @@ from typing import Any, NamedTuple
 from pglast import ast
 
 from ..model.names import Name, derived_name, quote_ident
-from ..model.schema import Embedding, ObjectKind, SqlObject, TableKind
+from ..model.schema import (
+    CELLS_PER_SHARD,
+    Cells,
+    Column,
+    Embedding,
+    Key,
+    ListBound,
+    ObjectKind,
+    PartitionBy,
+    SqlObject,
+    Strategy,
+    TableKind,
+    VectorType,
+)
+from ..model.vectors import Metric
 from .drafts import Draft, TableDraft
 from .source import Place, Statement
 from .text import constant, strings
 from .translate import MAX_SHARDS
 
 DEFAULT_MODEL = "wordllama"
+NEAREST_METRICS = (Metric.COSINE.value, Metric.L2.value)
+DEFAULT_NEAREST_SHARDS, MAX_NEAREST_SHARDS = 8, 256
+"""Small shards cost nothing where a search asks only some of them."""
 _PARAMETERS = {
     "create_distributed_table": (
         "table_name",
@@ -26,6 +43,7 @@ _PARAMETERS = {
         "shard_count",
     ),
     "create_reference_table": ("table_name",),
+    "distribute_by_nearest": ("table_name", "vector_column", "cell_column", "shard_count", "metric"),
     "embed_column": ("table_name", "text_column", "vector_column", "model"),
     "table_roles": ("table_name",),
     "set_config": ("setting_name", "new_value", "is_local"),
@@ -122,6 +140,43 @@ def _reference(draft: Draft, call: _Call) -> None:
     _target(draft, call).citus = TableKind.REFERENCE
 
 
+def _nearest(draft: Draft, call: _Call) -> None:
+    """A LIST partition of cells for each shard, and the reference table of the cells' centroids."""
+    table, place = _target(draft, call), call.place
+    vector = table.column(Name.parse(call.text("vector_column")).name, place)
+    cell = table.column(Name.parse(call.values.get("cell_column") or "cell").name, place)
+    if vector.vector is None or vector.vector[0] not in (VectorType.VECTOR, VectorType.HALFVEC):
+        raise place.bad(
+            f"column {vector.name!r} is {vector.type}: no centroids", hint="name a vector or halfvec column"
+        )
+    if vector.vector[1] is None:
+        raise place.bad(f"column {vector.name!r} has no fixed dimension", hint=f"make it {vector.vector[0]}(n)")
+    if cell.type not in ("smallint", "integer", "bigint"):
+        raise place.bad(f"column {cell.name!r} is {cell.type}, not a number of a cell", hint="make it smallint")
+    metric = call.values.get("metric") or Metric.COSINE.value
+    if metric not in NEAREST_METRICS:
+        raise place.bad(f"metric {metric!r}", hint=f"centroids are nearest by one of: {', '.join(NEAREST_METRICS)}")
+    said = call.values.get("shard_count") or str(DEFAULT_NEAREST_SHARDS)
+    if not (said.isdecimal() and 2 <= int(said) <= MAX_NEAREST_SHARDS):
+        raise place.bad(f"shard_count is {said}", hint=f"write a number from 2 to {MAX_NEAREST_SHARDS}")
+    centroids = Name(table.name.schema, derived_name(table.name.name, "_cells"))
+    table.cells = Cells(cell.name, vector.name, centroids, metric)
+    table.by = PartitionBy(Strategy.LIST, (cell.name,))
+    for shard in range(int(said)):
+        first = shard * CELLS_PER_SHARD
+        bound = ListBound(tuple(str(number) for number in range(first, first + CELLS_PER_SHARD)))
+        name = Name(table.name.schema, derived_name(table.name.name, f"_{shard:0{len(str(int(said) - 1))}}"))
+        draft.make_relation(name, place)
+        draft.tables[name] = TableDraft(name, place, parent=table.name, bound=bound)
+        draft.items.append(draft.tables[name])
+        table.children.append(name)
+    draft.make_relation(centroids, place)
+    columns = {"cell": Column("cell", "smallint"), "centroid": Column("centroid", f"vector({vector.vector[1]})", True)}
+    keys = [Key(("cell",), primary=True)]
+    draft.tables[centroids] = TableDraft(centroids, place, columns, keys, citus=TableKind.REFERENCE)
+    draft.items.append(draft.tables[centroids])
+
+
 def _embed(draft: Draft, call: _Call) -> None:
     table = draft.table(Name.parse(call.text("table_name")), call.place)
     text = table.column(Name.parse(call.text("text_column")).name, call.place)
@@ -148,6 +203,7 @@ def _table_roles(draft: Draft, call: _Call) -> None:
         draft.make("role", quoted, call.place)
         draft.items.append(SqlObject(ObjectKind.ROLE, role, f"CREATE ROLE {quoted} NOLOGIN"))
         grants = [f"GRANT {rights} ON TABLE {name.sql} TO {quoted}"]
+        grants += [f"GRANT SELECT ON TABLE {table.cells.table.sql} TO {quoted}"] if table.cells else []
         grants += [f"GRANT USAGE ON SCHEMA {schema} TO {quoted}"] if name.schema != "public" else []
         draft.items += [SqlObject(ObjectKind.GRANT, text, text, replaceable=True) for text in grants]
 
@@ -172,6 +228,7 @@ def setting(draft: Draft, name: str, values: list[str], place: Place) -> None:
 _FUNCTIONS = {
     "create_distributed_table": _distribute,
     "create_reference_table": _reference,
+    "distribute_by_nearest": _nearest,
     "embed_column": _embed,
     "table_roles": _table_roles,
     "set_config": _set_config,

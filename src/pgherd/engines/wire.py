@@ -5,6 +5,7 @@ Source: pgvector 0.8, vector_recv and halfvec_recv: int16 dimensions, int16 unus
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,13 @@ def encode(array: NDArray[np.float32], kind: VectorType) -> list[bytes]:
     whole[:, len(head) :].view(wire)[:] = array
     data = whole.tobytes()
     return [made(data[i : i + width]) for i in range(0, n * width, width)]
+
+
+def decode(values: Sequence[bytes], kind: VectorType) -> NDArray[np.float32]:
+    """The inverse of :func:`encode`: (n, dim) float32 of values of one dimension."""
+    head, wire = vector_head(0, kind)
+    rows = [np.frombuffer(value, wire, offset=len(head)) for value in values]
+    return np.stack(rows).astype(np.float32)
 
 
 def register(connection: AsyncConnection[Any] | psycopg.Connection[Any]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from ..client import AsyncHerd
 from ..errors import BadInput
 from ..model.schema import Table
+from ..routing.learning import sample_size
+from ..routing.nearest import Centroids
 from ..search.request import vector_column
 from .arrowfile import ArrowReader
 from .commit import Committer
@@ -20,6 +22,7 @@ from .jsonlfile import JsonlReader
 from .prepare import Filler, Preparer, Ready, check_columns
 from .records import Reader
 from .rejects import RejectFile
+from .sampling import vectors_in
 from .source import Format, Source, open_source
 from .state import Position, hold
 
@@ -47,6 +50,7 @@ class Loaded:
 
     ``resumed_from``: the line (row of a parquet or arrow file) after which it went on, 0 for a new load.
     ``already_loaded``: the file had been loaded whole before, nothing was done. ``reject_file``: None without rejects.
+    ``cells_learned``: how many cells were learned from the file, of a table that is shared out by them.
     """
 
     rows: int
@@ -57,6 +61,7 @@ class Loaded:
     total_rows: int
     total_rejected: int
     already_loaded: bool = False
+    cells_learned: int = 0
 
 
 async def load(
@@ -88,12 +93,13 @@ async def load(
     rejects = Path(reject_file) if reject_file else source.path.with_name(source.path.name + ".rejected.jsonl")
     if rejects.absolute() == source.path:
         raise BadInput("the reject file is the file itself", hint="name another reject file")
-    reader = await asyncio.to_thread(_open_reader, source, definition, embed or {})
+    open_reader = partial(_open_reader, source, definition, embed or {})
+    reader = await asyncio.to_thread(open_reader)
     try:
         fillers = _fillers(herd, definition, reader, embed or {})
         if reader.names:
             check_columns(reader.names, definition, {f.vector for f in fillers})
-        job = _Job(herd, definition, source, reader, fillers, rejects, progress, started)
+        job = _Job(herd, definition, source, reader, fillers, rejects, progress, started, open_reader)
         return await job.run(_chunk_rows(definition, batch_rows, fillers), restart)
     finally:
         reader.close()
@@ -109,6 +115,8 @@ class _Job:
     rejects: Path
     progress: Callable[[Progress], None] | None
     started: float
+    open_again: Callable[[], Reader]
+    cells_learned: int = 0
 
     async def run(self, rows: int, restart: bool) -> Loaded:
         engine = self.herd.engine
@@ -122,13 +130,37 @@ class _Job:
             if restart:
                 await state.move(engine, Position())
                 begin = state.position
+            centroids = await self._centroids(rows)
             committer = Committer(engine, self.table, router, state, RejectFile(self.rejects, begin.reject_bytes))
-            preparer = Preparer(self.table, router, self.fillers, json_values=self.source.format is Format.JSONL)
+            preparer = self._preparer(centroids)
             async for ready in _ahead(preparer.all(self.reader.chunks(begin.lines_done, rows))):
                 await committer.commit(ready)
                 self._report(begin, state.position, ready)
             await state.move(engine, replace(state.position, finished=True))
             return self._loaded(begin, state.position)
+
+    def _preparer(self, centroids: Centroids | None) -> Preparer:
+        json_values = self.source.format is Format.JSONL
+        router = self.herd.router(self.table)
+        return Preparer(self.table, router, self.fillers, json_values=json_values, centroids=centroids)
+
+    async def _centroids(self, rows: int) -> Centroids | None:
+        """The table's centroids, learned from this file if there are none yet; None for a table without cells."""
+        cells = self.table.cells
+        if cells is None:
+            return None
+        known = await self.herd.cells.read(cells)
+        if known is None:
+            wanted = sample_size(len(self.herd.topology.shards(self.table)))
+            reader = await asyncio.to_thread(self.open_again)  # a file is read once
+            try:
+                sample = await asyncio.to_thread(
+                    vectors_in, reader.chunks(0, rows), self._preparer(None), cells.vector_column, wanted
+                )
+            finally:
+                reader.close()
+            self.cells_learned = await self.herd.table(str(self.table.name)).learn(sample)
+        return await self.herd.cells.learned(self.table)
 
     def _report(self, begin: Position, now: Position, ready: Ready) -> None:
         if self.progress:
@@ -153,6 +185,7 @@ class _Job:
             total_rows=now.rows_done,
             total_rejected=now.rejected,
             already_loaded=begin.finished,
+            cells_learned=self.cells_learned,
         )
 
 

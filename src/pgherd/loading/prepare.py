@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from ..embedding.base import Embedder
 from ..errors import BadInput, BadRow
 from ..model.schema import Column, Table
+from ..routing.nearest import Centroids
 from ..routing.route import Router
 from ..rows.batch import Batch
+from ..rows.cells import put_into_cells
 from .convert import Problem, Problems, convert
 from .records import Chunk, Part, Reject
 
@@ -63,8 +65,17 @@ class Ready:
 class Preparer:
     """Prepares the chunks of one load. No I/O but the embedding models'; meant to run on a thread."""
 
-    def __init__(self, table: Table, router: Router, fillers: Sequence[Filler], *, json_values: bool) -> None:
+    def __init__(
+        self,
+        table: Table,
+        router: Router,
+        fillers: Sequence[Filler],
+        *,
+        json_values: bool,
+        centroids: Centroids | None = None,
+    ) -> None:
         self._table = table
+        self._centroids = centroids
         self._router = router
         self._fillers = fillers
         self._json_values = json_values
@@ -107,6 +118,8 @@ class Preparer:
         for filler in fillers:
             ready = _sifted(ready, self._fill(filler, ready.batch), rejects)
         if ready.batch.n:
+            if self._centroids is not None:
+                put_into_cells(self._table, self._centroids, ready.batch)
             yield ready
 
     def _column(self, name: str) -> Column:
@@ -185,9 +198,14 @@ def check_columns(names: Sequence[str], table: Table, filled: set[str]) -> None:
     for column in table.columns:
         if column.name in names or column.name in filled or column.identity is not None:
             continue
+        if table.cells is not None and column.name == table.cells.column:
+            continue
+        placed = table.cells is not None and column.name == table.cells.vector_column
         required = column.not_null or column.name in table.primary_key
-        if column.name in table.partition_columns or (
-            required and column.default is None and column.generated is None and "serial" not in column.type
+        if (
+            placed
+            or column.name in table.partition_columns
+            or (required and column.default is None and column.generated is None and "serial" not in column.type)
         ):
             raise BadInput(f"column {column.name} of {table.name} is missing", hint=known)
 

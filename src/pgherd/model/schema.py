@@ -165,6 +165,23 @@ class Embedding:
     model: str
 
 
+CELLS_PER_SHARD = 64
+"""Shard number i of a table that is shared out by cells holds the cells from 64 i on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Rows are shared out by the centroid that their vector is nearest to: ``column`` holds its number, the cell.
+
+    ``table`` is the reference table of the centroids (columns ``cell`` and ``centroid``); ``metric`` says what is near.
+    """
+
+    column: str
+    vector_column: str
+    table: Name
+    metric: str
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table. DISTRIBUTED has ``by`` and either explicit ``partitions`` or a ``shard_count`` (0: pgherd chooses)."""
@@ -182,6 +199,7 @@ class Table:
     row_security: bool = False
     force_row_security: bool = False
     embeddings: tuple[Embedding, ...] = ()
+    cells: Cells | None = None
 
     def column(self, name: str) -> Column | None:
         """The column of that name."""
@@ -191,6 +209,11 @@ class Table:
     def primary_key(self) -> tuple[str, ...]:
         """The primary key's columns; empty without one."""
         return next((k.columns for k in self.keys if k.primary), ())
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells rows apart: the primary key, without the cell, which says only where a row lies."""
+        return tuple(c for c in self.primary_key if self.cells is None or c != self.cells.column)
 
     @property
     def vector_columns(self) -> tuple[Column, ...]:

@@ -14,7 +14,7 @@ from psycopg.adapt import PyFormat, Transformer
 from ..engines.base import Connection
 from ..model.names import Name
 from ..model.schema import Column, Table, VectorType
-from .batch import Batch
+from .batch import Batch, Values
 from .copying import sendable
 from .quoting import escaped, identifier
 from .types import cast_type
@@ -36,7 +36,7 @@ def insert_rows(
         as_text = column.type.endswith("]") or _is_mixed(sent)
         if as_text:
             # No array holds arrays of different lengths, nor values of different types; as text any value fits.
-            sent = _texts(connection, sent)
+            sent = texts_of(connection, sent)
         form = sql.Placeholder(format=PyFormat.BINARY if is_dense(column) else PyFormat.AUTO)
         arrays.append(sql.SQL("{}::{}[]").format(form, sql.SQL("text") if as_text else kind))
         picked.append(sql.SQL("{}::{}").format(given, kind) if as_text else given)
@@ -108,7 +108,8 @@ def _is_mixed(values: Sequence[Any]) -> bool:
     return len(kinds) > 1 or bool(kinds & {list, tuple, dict})
 
 
-def _texts(connection: Connection, values: Sequence[Any]) -> list[str | None]:
+def texts_of(connection: Connection, values: Values) -> list[str | None]:
+    """Values as the server reads them from text."""
     adapt = Transformer(connection)
 
     def text(value: Any) -> str | None:

@@ -17,6 +17,7 @@ from ..model.schema import Table, TableKind
 from ..model.topology import Shard
 from ..routing.route import Router
 from .batch import Batch, vectors
+from .cells import gather
 from .copying import copy_into, outgoing, sendable
 from .insert import as_texts, insert_rows, insert_texts, is_dense, stored_columns
 from .quoting import escaped, identifier
@@ -70,6 +71,10 @@ class Writer:
             missing = [c for c in self._table.primary_key if c not in batch.columns and not self._identity(c)]
             if missing:
                 raise BadRow(f"primary key column {missing[0]!r} of {self._table.name} is missing in a row")
+        if self._table.cells is not None:
+            batches = [self._last_of_each_key(batch) for batch in batches]
+            for batch in batches:
+                await gather(transaction, self._table, self._router, batch)
         return await self._write(transaction, batches, upsert=True)
 
     def by_home(self, batch: Batch) -> list[Batch]:
@@ -141,9 +146,10 @@ class Writer:
 
     def _last_of_each_key(self, batch: Batch) -> Batch:
         """One statement may not write a row twice: of rows with one key the last one wins, as if sent one by one."""
-        if not all(c in batch.columns for c in self._table.primary_key):
+        key = self._table.key
+        if not all(c in batch.columns for c in key):
             return batch
-        columns = (batch.columns[c] for c in self._table.primary_key)
+        columns = (batch.columns[c] for c in key)
         keys = zip(*(c.tolist() if isinstance(c, np.ndarray) else c for c in columns), strict=True)
         try:
             last = {key: i for i, key in enumerate(keys)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 from ..model.names import Name
 from ..model.schema import VectorType
 from ..model.vectors import Metric
+from .homes import Home
 
 MAX_EF = 1000
 """The most that pgvector takes for hnsw.ef_search."""
@@ -17,6 +19,8 @@ OVERSAMPLING = 20
 AHEAD = 2
 """A scan that goes on until enough rows match gives the ones it comes upon first, which are not quite the nearest. So
 many times the rows asked for are ranked by the column itself."""
+ALL = inf
+"""The gap that every shard of a table is within."""
 USUAL_EF, USUAL_EF_OF_BITS = 200, 400
 MAX_SCAN_TUPLES = 20_000
 """pgvector's own hnsw.max_scan_tuples: how many rows a scan looks at in search of some that match a condition."""
@@ -66,12 +70,17 @@ class Knowledge(Protocol):
     """Who knows what effort the indexes of a herd need."""
 
     async def effort(
-        self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim, whole: bool
+        self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim, within: float | None
     ) -> Effort:
         """The effort to find the ``k`` nearest in these shards of one group, to which ``connection`` (any kind) is.
 
-        ``whole``: all shards of the table are asked, so that each need only find its share of the ``k``.
+        ``within``: all shards of the table are asked (``ALL``), or all within that gap, so that each need only find its
+        share of the ``k``; None where nothing is known of the others.
         """
+        ...
+
+    def reach(self, table: Name, homes: tuple[Home, ...], k: int, aim: Aim) -> float | None:
+        """The gap within which it is cheapest to ask shards; None: ask all, or not everything is known yet."""
         ...
 
 

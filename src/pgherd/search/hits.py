@@ -48,9 +48,16 @@ class Hits(list[Hit]):
     """Hits in order of distance. ``complete`` is False when groups are ``missing`` (only if partial=True)."""
 
     def __init__(
-        self, hits: Iterable[Hit], groups: Sequence[GroupTiming], missing: Sequence[str], page: Page | None
+        self,
+        hits: Iterable[Hit],
+        groups: Sequence[GroupTiming],
+        missing: Sequence[str],
+        page: Page | None,
+        shards: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__(hits)
+        self.shards_asked, self.shards = shards
+        """how many shards were asked, of how many that may hold a hit"""
         self.groups = tuple(groups)
         self.missing = tuple(missing)
         self.next = page
@@ -68,6 +75,8 @@ class Hits(list[Hit]):
             "groups": [{"name": g.name, "ms": round(g.ms, 3), "node": g.node} for g in self.groups],
             "complete": self.complete,
             "missing": list(self.missing),
+            "shards_asked": self.shards_asked,
+            "shards": self.shards,
         }
 
 

@@ -11,14 +11,13 @@ import numpy as np
 
 from ..engines.wire import encode
 from ..errors import BadInput, DimensionMismatch
-from ..model.names import Name
-from ..model.schema import Column, Index, Table, TableKind, VectorType
-from ..model.topology import Shard
+from ..model.schema import Column, Index, Table, VectorType
 from ..model.vectors import Metric, check_metric, default_metric, served_by
 from ..routing.route import Router
 from ..rows.where import Condition, condition_of
-from .effort import Aim, Effort, Knowledge, usual_effort, with_index
+from .effort import ALL, Aim, Effort, Knowledge, usual_effort, with_index
 from .hedging import Reads
+from .homes import Home, homes_of
 from .narrowing import Narrowing
 from .statement import Shape, typed
 from .words import Words
@@ -36,16 +35,9 @@ class Page:
     keys: tuple[tuple[Any, ...], ...]
 
 
-class Home(NamedTuple):
-    """A group that can hold a hit, and the shards there."""
-
-    name: str
-    shards: tuple[Shard, ...]
-    relations: tuple[Name, ...]
-
-
 class Form(NamedTuple):
-    """All of a request but its question, checked. ``whole``: its ``homes`` hold all shards of the table.
+    """All of a request but its question, checked. ``whole``: its ``homes`` hold all shards of the table; ``near`` is
+    for search/nearest.py to remember some of them by.
 
     ``exact``: every row is read. Without an ``aim``, ``effort`` is what the caller said; with one, it is for indexes of
     which nothing is known.
@@ -62,12 +54,14 @@ class Form(NamedTuple):
     max_distance: float | None
     effort: Effort
     aim: Aim | None
+    near: dict[bytes, tuple[Home, ...]]
 
 
 class Request(NamedTuple):
     """A search that can be carried out. ``vector`` is the question as it is sent, ``k`` how many rows a list gives.
 
-    With ``words`` it is a hybrid one. ``reads``: where it may be answered; None: by the primaries.
+    ``homes`` are asked: all of the form's, or of them the shards ``within`` a gap (see search/nearest.py). With
+    ``words`` it is a hybrid one. ``reads``: where it may be answered; None: by the primaries.
     """
 
     form: Form
@@ -77,6 +71,8 @@ class Request(NamedTuple):
     knowledge: Knowledge | None
     narrowing: Narrowing | None
     reads: Reads | None
+    homes: tuple[Home, ...]
+    within: float | None
     words: Words | None = None
 
 
@@ -122,16 +118,8 @@ def request_of(
             if len(forms) >= MAX_FORMS:
                 forms.clear()
             forms[key] = form
-    return Request(form, bindable(vector, column, form.distance), k, after, knowledge, narrowing, reads)
-
-
-def _homes(table: Table, shards: Sequence[Shard]) -> tuple[Home, ...]:
-    """The groups that can hold a hit, always in the same order, so that searches never wait for each other's."""
-    by_home: dict[str, list[Shard]] = {}
-    for shard in shards:
-        by_home.setdefault(shard.home, []).append(shard)
-    names = list(by_home)[:1] if table.kind is TableKind.REFERENCE else sorted(by_home)
-    return tuple(Home(n, tuple(by_home[n]), tuple(s.relation for s in by_home[n])) for n in names)
+    sent, within = bindable(vector, column, form.distance), ALL if form.whole else None
+    return Request(form, sent, k, after, knowledge, narrowing, reads, form.homes, within)
 
 
 def _form(
@@ -186,7 +174,7 @@ def _form(
         table,
         shape,
         condition,
-        _homes(table, shards),
+        homes_of(table, shards),
         len(shards) == len(router.shards),
         wanted,
         distance,
@@ -194,6 +182,7 @@ def _form(
         None if min_similarity is None else distance.max_distance(min_similarity, dim),
         effort,
         aim if ef_search is None else None,
+        {},
     )
 
 

@@ -15,7 +15,7 @@ from ..engines.failures import talking_to, translate
 from ..errors import GroupUnavailable
 from ..model.names import Name
 from ..model.topology import Shard
-from .effort import Effort
+from .effort import ALL, Effort
 from .hedging import Asked, answers, connect, nodes_for
 from .hits import GroupTiming, Hit, Hits, Row, merge, next_page
 from .hybrid import NEAR, fuse, hits_of, hybrid_statement_of
@@ -45,7 +45,7 @@ async def scatter(lender: Lender, request: Request, *, partial: bool = False) ->
 
     Raises GroupUnavailable naming the group when one that could hold a hit doesn't answer, unless ``partial``.
     """
-    parts = [_Part(*home) for home in request.form.homes]
+    parts = [_Part(*home) for home in request.homes]
     loans = Loans(lender)
     try:
         for part in parts:
@@ -72,9 +72,13 @@ async def scatter(lender: Lender, request: Request, *, partial: bool = False) ->
             await _ask(loans, request, short, partial=partial)
     finally:
         await loans.end()
+    if request.homes is not request.form.homes and sum(_near(request, p) for p in parts) < request.k:
+        every = request._replace(homes=request.form.homes, within=ALL)  # fewer rows there than were asked for
+        return await scatter(lender, every, partial=partial)
     best = _best(request, parts)
     timings = [GroupTiming(p.home, p.ms, p.node) for p in parts]
-    return Hits(best, timings, [p.home for p in parts if p.missing], next_page(request, best))
+    shards = sum(len(p.shards) for p in parts), sum(len(h.shards) for h in request.form.homes)
+    return Hits(best, timings, [p.home for p in parts if p.missing], next_page(request, best), shards)
 
 
 def _near(request: Request, part: _Part) -> int:
@@ -200,7 +204,10 @@ async def _effort(connection: Any, part: _Part, request: Request) -> Effort:
         return form.effort._replace(exact=True)
     if form.aim is None or request.knowledge is None:
         return form.effort
-    return await request.knowledge.effort(connection, part.home, part.relations, request.k, form.aim, form.whole)
+    relations = part.relations
+    if request.homes is not form.homes:  # the same settings, whichever of a group's shards are asked
+        relations = next(home.relations for home in form.homes if home.name == part.home)
+    return await request.knowledge.effort(connection, part.home, relations, request.k, form.aim, request.within)
 
 
 async def _set_effort(part: _Part) -> None:

@@ -13,14 +13,14 @@ from ..engines.base import Connection, Engine
 from ..engines.failures import talking_to
 from ..errors import BadInput
 from ..model.schema import Index, Table, VectorType
+from ..routing.nearest import Centroids
 from ..search.effort import Effort, usual_effort, with_index
-from .curve import DEPTHS, Curve, Point, lower_bound
+from .curve import Curve, Point, Reach
 from .indexes import IndexFacts
+from .recall import asked_at, efforts_of, reaches_of, recalls_of
 from .store import Calibration, write_calibration
 from .tasks import Count, Progress, Task, ask, at_homes, find_truth, tasks_of, tunable
 
-EFFORTS = (10, 20, 40, 80, 160, 320, 640, 1000)
-"""Values of hnsw.ef_search that are measured."""
 MIN_SAMPLE = 10
 SAMPLE = 100
 """A search finds all of the nearest or, lost in another part of the graph, none: fewer questions would say little."""
@@ -35,11 +35,13 @@ async def tune(
     sample: int = SAMPLE,
     questions: Sequence[Any] | None = None,
     progress: Progress | None = None,
+    centroids: Centroids | None = None,
 ) -> tuple[Calibration, ...]:
     """Measure every hnsw and ivfflat index of ``table`` (or of one column) and keep what was found in the herd.
 
     ``questions`` are vectors of the columns' type, ``sample`` of them made of rows if left out. Groups are measured at
-    the same time, the shards of one group one after the other. Empty shards are left out.
+    the same time, the shards of one group one after the other. Empty shards are left out. ``centroids`` are a
+    table's that is shared out by cells: then it is measured, too, how few of its shards are enough.
     Raises BadInput, GroupUnavailable, ServerRefused.
     """
     if questions is not None:
@@ -58,12 +60,13 @@ async def tune(
     )
     await at_homes(engine, every, lambda connection, task: find_truth(connection, task, count))
     await at_homes(engine, every, lambda connection, task: _measure(connection, task, count))
-    found = [
-        (task, _calibration(task, stored, of_subject, given=questions is not None))
-        for of_subject in tasks
-        for task in of_subject
-        for stored in task.facts
-    ]
+    found = []
+    for of_subject in tasks:
+        reaches = reaches_of(table, of_subject, centroids) if centroids else {}
+        for task in of_subject:
+            for stored in task.facts:
+                one = _calibration(task, stored, of_subject, reaches.get(stored, ()), given=questions is not None)
+                found.append((task, one))
 
     async def keep(connection: Connection, task: Task) -> None:
         with talking_to(task.shard.home, "keeping a calibration"):
@@ -72,14 +75,6 @@ async def tune(
 
     await at_homes(engine, every, keep)
     return tuple(calibration for _, calibration in found)
-
-
-def efforts_of(facts: IndexFacts) -> tuple[int, ...]:
-    """The efforts to measure: for ivfflat all powers of two up to its number of lists."""
-    if facts.method == "hnsw":
-        return EFFORTS
-    lists = int(facts.parameters["lists"])
-    return (*(2**i for i in range(lists.bit_length()) if 2**i < lists), lists)
 
 
 async def _measure(connection: Connection, task: Task, count: Count) -> None:
@@ -103,7 +98,7 @@ async def _measure_at(connection: Connection, task: Task, facts: IndexFacts, eff
         ["hnsw.ef_search" if facts.method == "hnsw" else "ivfflat.probes", str(effort)],
     )
     assert facts.stored is not None
-    asked, own = _asked(facts, effort), task.subject.own
+    asked, own = asked_at(facts, effort), task.subject.own
     if facts.method == "hnsw":
         via = with_index(Effort(effort), facts.stored, own, asked).via
         via = via and via._replace(ranked=min(via.ranked, effort))
@@ -119,47 +114,23 @@ async def _measure_at(connection: Connection, task: Task, facts: IndexFacts, eff
     task.answers[facts.stored, effort], task.ms[facts.stored, effort] = answers, median(times)
 
 
-def _asked(facts: IndexFacts, effort: int) -> int:
-    """Up to as many rows as a scan holds candidates, the first k of them are what a search for k gets."""
-    return min(effort, DEPTHS[-1]) if facts.method == "hnsw" else DEPTHS[-1]
-
-
-def _calibration(task: Task, stored: VectorType, tasks: Sequence[Task], *, given: bool) -> Calibration:
+def _calibration(
+    task: Task, stored: VectorType, tasks: Sequence[Task], reaches: tuple[Reach, ...], *, given: bool
+) -> Calibration:
     """What was found of one shard's index, and of those of all shards (``tasks``) together at equal effort."""
     facts = task.facts[stored]
     points = []
     for effort in efforts_of(facts):
-        asked = _asked(facts, effort)
-        alone = _recalls([task.truth], [task.answers[stored, effort]], asked)
+        asked = asked_at(facts, effort)
+        alone = recalls_of([task.truth], [task.answers[stored, effort]], asked)
         answers = [t.answers.get((stored, effort)) for t in tasks]
         known = [a for a in answers if a is not None]
-        among = _recalls([t.truth for t in tasks], known, asked) if len(known) == len(tasks) else alone
+        among = recalls_of([t.truth for t in tasks], known, asked) if len(known) == len(tasks) else alone
         points.append(Point(effort, task.ms[stored, effort], alone, among))
     return Calibration(
         task.shard.relation.sql, task.subject.column.name, task.subject.metric.value, stored.value,
-        Curve(facts.method, tuple(points), task.exact_ms), facts.definition, len(task.questions), task.rows,
+        Curve(facts.method, tuple(points), task.exact_ms, reaches=reaches), facts.definition, len(task.questions),
+        task.rows,
         max(facts.changes, task.rows),  # rows are counted, and may not have come into the statistics yet
         given,
     )  # fmt: skip
-
-
-def _recalls(
-    truths: Sequence[Sequence[list[float]]], answers: Sequence[Sequence[list[float]]], asked: int
-) -> tuple[float | None, ...]:
-    """Per depth the lower bound of the recall of some shards' answers, merged; both are lists by shard and question."""
-    nearest = [sorted(d for part in parts for d in part)[: DEPTHS[-1]] for parts in zip(*truths, strict=True)]
-    found = [sorted(d for part in parts for d in part) for parts in zip(*answers, strict=True)]
-    return tuple(
-        round(lower_bound(recall_of(a, t, depth) for a, t in zip(found, nearest, strict=True)), 4)
-        if depth <= asked
-        else None
-        for depth in DEPTHS
-    )
-
-
-def recall_of(answer: Sequence[float], truth: Sequence[float], depth: int) -> float:
-    """The share of the ``depth`` nearest that an answer holds, by distance: rows at an equal distance are as good."""
-    nearest = truth[:depth]
-    if not nearest:
-        return 1.0
-    return min(1.0, sum(d <= nearest[-1] for d in answer[:depth]) / len(nearest))

@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import ceil, exp, log
 from typing import Any, NamedTuple
 
-from ..search.effort import MAX_SCAN_TUPLES
+from ..search.effort import ALL, MAX_SCAN_TUPLES
 
 DEPTHS = (1, 3, 10, 30, 100)
 """Recall is known for the first so many rows."""
@@ -46,35 +46,53 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """What a table's shards find when those alone are asked whose nearest centroid is no more than ``gap`` farther from
+    the question than the nearest of all: ``asked`` of them, on average.
+
+    ``covered`` is per depth the recall if they read every row, ``among`` at the effort of each of the curve's points.
+    """
+
+    gap: float
+    asked: float
+    covered: tuple[float | None, ...]
+    among: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
-    """Recall and time over effort: ``ef_search`` for hnsw, probes for ivfflat; points in order of effort."""
+    """Recall and time over effort: ``ef_search`` for hnsw, probes for ivfflat; points in order of effort.
+
+    ``reaches``, of a table that is shared out by cells, in order of their gaps.
+    """
 
     method: str
     points: tuple[Point, ...]
     exact_ms: float
     depths: tuple[int, ...] = DEPTHS
+    reaches: tuple[Reach, ...] = ()
 
-    def effort_for(self, recall: float, k: int, *, promised: bool = True, whole: bool = False) -> Choice:
+    def effort_for(self, recall: float, k: int, *, promised: bool = True, within: float | None = None) -> Choice:
         """The cheapest way to find ``recall`` (0 to 1) of the ``k`` nearest: least effort, or reading every row.
 
-        ``whole``: of the k nearest of the whole table, all its shards being asked. A k beyond the last depth takes
-        effort in proportion. Where no effort is enough, every row is read; with ``promised`` False only if that takes
-        no longer than the most effort does.
+        ``within``: of the k nearest of the whole table, with every shard asked that is within that gap of the nearest
+        (``ALL``: every one). A k beyond the last depth takes effort in proportion. Where no effort is enough, every row
+        is read; with ``promised`` False only if that takes no longer than the most effort does.
         """
-        known = self._known(k, whole)
+        known = self._known(k, within)
         reached = _least(known, recall)
         if reached is not None:
             effort = max(ceil(reached * max(1.0, k / self.depths[-1])), self._floor(k))
             if effort <= MAX_EFFORT[self.method]:
-                return self._cheaper(effort, k, whole)
+                return self._cheaper(effort, k, within)
         most = MAX_EFFORT[self.method] if k > self.depths[-1] else self.points[-1].effort
         if promised or self.exact_ms <= self.ms_at(most):
             return Choice(most, True, 1.0, self.exact_ms)
-        return self._cheaper(most, k, whole)
+        return self._cheaper(most, k, within)
 
-    def recall_at(self, effort: int, k: int, *, whole: bool = False) -> float | None:
+    def recall_at(self, effort: int, k: int, *, within: float | None = None) -> float | None:
         """The lower bound of recall at an effort; None below the least one measured for that k, and beyond depths."""
-        known = self._known(k, whole)
+        known = self._known(k, within)
         if not known or k > self.depths[-1] or effort < known[0][0]:
             return None
         for (low, below), (high, above) in pairwise(known):
@@ -103,9 +121,15 @@ class Curve:
             {"effort": p.effort, "ms": round(p.ms, 4), "recall": list(p.recall), "among": list(p.among)}
             for p in self.points
         ]
-        return {
+        document = {
             "method": self.method, "depths": list(self.depths), "exact_ms": round(self.exact_ms, 4), "points": points
         }  # fmt: skip
+        if self.reaches:
+            document["reaches"] = [
+                {"gap": r.gap, "asked": r.asked, "covered": list(r.covered), "among": [list(a) for a in r.among]}
+                for r in self.reaches
+            ]
+        return document
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Curve:
@@ -113,12 +137,25 @@ class Curve:
         points = tuple(
             Point(p["effort"], p["ms"], tuple(p["recall"]), tuple(p.get("among", ()))) for p in document["points"]
         )
-        return cls(document["method"], points, document["exact_ms"], tuple(document["depths"]))
+        reaches = tuple(
+            Reach(r["gap"], r["asked"], tuple(r["covered"]), tuple(tuple(a) for a in r["among"]))
+            for r in document.get("reaches", ())
+        )
+        return cls(document["method"], points, document["exact_ms"], tuple(document["depths"]), reaches)
 
-    def _known(self, k: int, whole: bool) -> list[tuple[int, float]]:
+    def covers(self, reach: Reach, recall: float, k: int) -> bool:
+        """Whether the shards within reach hold that share of the k nearest."""
+        covered = reach.covered[self._depth(k)]
+        return covered is not None and covered >= recall
+
+    def _depth(self, k: int) -> int:
+        """Which of the depths stands for k."""
+        return next((i for i, d in enumerate(self.depths) if d >= k), len(self.depths) - 1)
+
+    def _known(self, k: int, within: float | None) -> list[tuple[int, float]]:
         """(effort, recall) at the depth that stands for k, never falling."""
-        depth = next((i for i, d in enumerate(self.depths) if d >= k), len(self.depths) - 1)
-        recalls = ((p.effort, (p.among if whole and p.among else p.recall)[depth]) for p in self.points)
+        depth = self._depth(k)
+        recalls = [(p.effort, r[depth]) for p, r in zip(self.points, self._recalls(within), strict=True)]
         known = [(effort, r) for effort, r in recalls if r is not None]
         least = 1.0
         for i in reversed(range(len(known))):
@@ -126,15 +163,24 @@ class Curve:
             known[i] = (known[i][0], least)
         return known
 
+    def _recalls(self, within: float | None) -> list[tuple[float | None, ...]]:
+        """Per point and depth; of a gap that was not measured, what a smaller one finds."""
+        if within is None:
+            return [p.recall for p in self.points]
+        if within == ALL:
+            return [p.among or p.recall for p in self.points]
+        below = [r for r in self.reaches if r.gap <= within]
+        return list(below[-1].among) if below else [p.recall for p in self.points]
+
     def _floor(self, k: int) -> int:
         """An hnsw scan holds ef_search candidates: fewer than k means starting over."""
         return min(k, MAX_EFFORT["hnsw"]) if self.method == "hnsw" else 1
 
-    def _cheaper(self, effort: int, k: int, whole: bool) -> Choice:
+    def _cheaper(self, effort: int, k: int, within: float | None) -> Choice:
         ms = self.ms_at(effort)
         if self.exact_ms <= ms:
             return Choice(effort, True, 1.0, self.exact_ms)
-        return Choice(effort, False, self.recall_at(effort, k, whole=whole), ms)
+        return Choice(effort, False, self.recall_at(effort, k, within=within), ms)
 
 
 def _least(known: list[tuple[int, float]], recall: float) -> int | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import inf
 from time import monotonic
 from typing import Any
 
 from ..engines.failures import talking_to
 from ..model.names import Name
 from ..model.schema import VectorType
-from ..search.effort import Aim, Effort, usual_effort, with_index
+from ..search.effort import ALL, Aim, Effort, usual_effort, with_index
+from ..search.homes import Home
 from .curve import Curve
 from .store import Key, read_calibrations
 
@@ -24,7 +27,7 @@ class _Group:
     def __init__(self, curves: dict[Key, Curve]) -> None:
         self.read_at = monotonic()
         self.curves = curves
-        self.efforts: dict[tuple[tuple[Name, ...], int, Aim, bool], Effort] = {}
+        self.efforts: dict[tuple[tuple[Name, ...], int, Aim, float | None], Effort] = {}
 
 
 class Calibrations:
@@ -32,13 +35,31 @@ class Calibrations:
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
+        self._reaches: dict[tuple[Name, int, Aim], tuple[list[_Group], float | None]] = {}
 
     def forget(self) -> None:
         """Read again at the next use."""
-        self._groups = {}
+        self._groups, self._reaches = {}, {}
+
+    def reach(self, table: Name, homes: tuple[Home, ...], k: int, aim: Aim) -> float | None:
+        """The gap within which shards are asked, if that is cheaper than asking all; None until all are known."""
+        groups = [g for g in map(self._groups.get, (h.name for h in homes)) if g is not None]
+        if len(groups) < len(homes):
+            return None
+        key = (table, k, aim)
+        known = self._reaches.get(key)
+        if (
+            known is None
+            or len(known[0]) != len(groups)
+            or any(a is not b for a, b in zip(known[0], groups, strict=True))
+        ):
+            curves = {key: curve for g in groups for key, curve in g.curves.items()}
+            relations = tuple(r for h in homes for r in h.relations)
+            known = self._reaches[key] = (groups, reach_of(curves, relations, k, aim))
+        return known[1]
 
     async def effort(
-        self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim, whole: bool
+        self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim, within: float | None
     ) -> Effort:
         """The effort that brings every one of these shards to the aim; GroupUnavailable if the group goes away."""
         group = self._groups.get(home)
@@ -46,16 +67,45 @@ class Calibrations:
             with talking_to(home, "reading calibrations"):
                 found = await read_calibrations(connection)
             group = self._groups[home] = _Group({c.key: c.curve for c in found})
-        key = (relations, k, aim, whole)
+        key = (relations, k, aim, within)
         effort = group.efforts.get(key)
         if effort is None:
             if len(group.efforts) > 1000:
                 group.efforts.clear()
-            effort = group.efforts[key] = effort_of(group.curves, relations, k, aim, whole)
+            effort = group.efforts[key] = effort_of(group.curves, relations, k, aim, within)
         return effort
 
 
-def effort_of(curves: dict[Key, Curve], relations: tuple[Name, ...], k: int, aim: Aim, whole: bool) -> Effort:
+def reach_of(curves: dict[Key, Curve], relations: tuple[Name, ...], k: int, aim: Aim) -> float | None:
+    """The gap within which these shards, all of a table, find the aim in the least time; None: all of them do. Pure."""
+    best: tuple[float, float | None] = (inf, None)
+    for stored in aim.indexes:
+        found = [c for c in _curves(curves, relations, stored, aim) if c is not None]
+        if found:
+            gap, ms = cheapest_reach(found, aim.recall, k, promised=aim.promised)
+            best = min(best, (ms, gap), key=lambda pair: pair[0])
+    return best[1]
+
+
+def cheapest_reach(
+    curves: Sequence[Curve], recall: float, k: int, *, promised: bool = True
+) -> tuple[float | None, float]:
+    """(gap, None for all shards; milliseconds that the shards within it take one after the other, on average)."""
+
+    def ms_each(within: float) -> float:
+        times = [c.effort_for(recall, k, promised=promised, within=within).ms for c in curves]
+        return sum(times) / len(times)
+
+    enough = [r for r in curves[0].reaches if curves[0].covers(r, recall, k)]
+    found: list[tuple[float | None, float]] = [(r.gap, r.asked * ms_each(r.gap)) for r in enough]
+    return min([(None, len(curves) * ms_each(ALL)), *found], key=lambda pair: pair[1])
+
+
+def _curves(curves: dict[Key, Curve], relations: tuple[Name, ...], stored: VectorType, aim: Aim) -> list[Curve | None]:
+    return [curves.get((r.sql, aim.column, aim.metric.value, stored.value)) for r in relations]
+
+
+def effort_of(curves: dict[Key, Curve], relations: tuple[Name, ...], k: int, aim: Aim, within: float | None) -> Effort:
     """The cheapest index for all these shards, at the effort that the neediest of them needs. Pure.
 
     Times are measured, and differ by chance from group to group: an index further back in ``aim.indexes`` is taken only
@@ -64,9 +114,9 @@ def effort_of(curves: dict[Key, Curve], relations: tuple[Name, ...], k: int, aim
     """
     known = []
     for stored in aim.indexes:
-        found = [curves.get((r.sql, aim.column, aim.metric.value, stored.value)) for r in relations]
+        found = _curves(curves, relations, stored, aim)
         if any(found):
-            known.append(_effort_via(found, stored, k, aim, whole))
+            known.append(_effort_via(found, stored, k, aim, within))
     if not known:
         return aim.default
     chosen = known[0]
@@ -76,7 +126,9 @@ def effort_of(curves: dict[Key, Curve], relations: tuple[Name, ...], k: int, aim
     return chosen[1]
 
 
-def _effort_via(curves: list[Curve | None], stored: VectorType, k: int, aim: Aim, whole: bool) -> tuple[float, Effort]:
+def _effort_via(
+    curves: list[Curve | None], stored: VectorType, k: int, aim: Aim, within: float | None
+) -> tuple[float, Effort]:
     """(milliseconds, effort) of searching all these shards through their indexes of one type."""
     usual = usual_effort(stored, aim.own, k)
     ef_search, probes, exact, ms, max_scan = 0, usual.probes, False, 0.0, usual.max_scan
@@ -84,7 +136,7 @@ def _effort_via(curves: list[Curve | None], stored: VectorType, k: int, aim: Aim
         if curve is None:
             ef_search = max(ef_search, usual.ef_search)
             continue
-        choice = curve.effort_for(aim.recall, k, promised=aim.promised, whole=whole)
+        choice = curve.effort_for(aim.recall, k, promised=aim.promised, within=within)
         ms, exact = ms + choice.ms, exact or choice.exact
         if curve.method == "hnsw":
             ef_search = max(ef_search, choice.effort)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from math import ceil, floor, log10
 
+from ..search.effort import ALL
 from .store import Calibration
 
 WIDTH, HEIGHT = 760, 460
@@ -49,7 +50,7 @@ def _name(calibration: Calibration) -> str:
 
 def _points(calibration: Calibration, k: int) -> list[tuple[int, float, float]]:
     curve = calibration.curve
-    known = ((p.effort, p.ms, curve.recall_at(p.effort, k, whole=True)) for p in curve.points)
+    known = ((p.effort, p.ms, curve.recall_at(p.effort, k, within=ALL)) for p in curve.points)
     return [(effort, ms, r) for effort, ms, r in known if r is not None]
 
 

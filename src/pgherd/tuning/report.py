@@ -11,9 +11,11 @@ from ..model.names import Name
 from ..model.schema import Column, Table, VectorType
 from ..model.topology import Shard
 from ..planning.sizes import hnsw_bytes, ivfflat_bytes
-from ..search.effort import usual_effort
+from ..search.effort import ALL, usual_effort
 from ..search.request import DEFAULT_RECALL
+from .curve import DEPTHS
 from .indexes import IndexFacts, index_facts
+from .knowledge import cheapest_reach
 from .store import STALE_SHARE, Calibration, Key, read_calibrations
 from .tasks import tunable
 
@@ -81,12 +83,12 @@ def _entry(shard: Shard, table: Table, facts: IndexFacts, known: dict[Key, Calib
     found = known.get((shard.relation.sql, facts.column or "", metric or "", facts.stored or ""))
     measured: dict[str, Any] = dict.fromkeys(("calibrated_at", "stale", "recall", "effort", "exact", "ms"))
     if found and facts.stored and column and column.vector:
-        choice = found.curve.effort_for(DEFAULT_RECALL, K, promised=False, whole=True)
+        choice = found.curve.effort_for(DEFAULT_RECALL, K, promised=False, within=ALL)
         usual = usual_effort(facts.stored, column.vector[0], K).ef_search
         measured = {
             "calibrated_at": found.calibrated_at.isoformat() if found.calibrated_at else None,
             "stale": found.is_stale(facts.rows, facts.changes, facts.definition),
-            "recall": found.curve.recall_at(usual, K, whole=True) if facts.method == "hnsw" else choice.recall,
+            "recall": found.curve.recall_at(usual, K, within=ALL) if facts.method == "hnsw" else choice.recall,
             "effort": choice.effort,
             "exact": choice.exact,
             "ms": round(choice.ms, 3),
@@ -123,11 +125,38 @@ def _predicted_bytes(facts: IndexFacts, column: Column | None) -> int | None:
     return ivfflat_bytes(facts.rows, dim, facts.stored, int(facts.parameters["lists"])).bytes
 
 
+def asked_shards(table: str, found: Sequence[Calibration], recall: float) -> list[dict[str, Any]]:
+    """Of a table that is shared out by cells, how many shards a search asks: one entry a kind of index; else none."""
+    entries = []
+    for stored in dict.fromkeys((c.column, c.metric, c.stored) for c in found if c.curve.reaches):
+        column, metric, type_ = stored
+        mine = {c.relation: c.curve for c in found if (c.column, c.metric, c.stored) == stored}
+        curves = list(mine.values())
+        gap, ms = cheapest_reach(curves, recall, K)
+        choices = [c.effort_for(recall, K, within=ALL if gap is None else gap) for c in curves]
+        reaches, depth = curves[0].reaches, DEPTHS.index(K)
+        entries.append(
+            {
+                "table": table,
+                "column": column,
+                "metric": metric,
+                "type": type_,
+                "shards": len(mine),
+                "asked": next((r.asked for r in reaches if r.gap == gap), float(len(curves))),
+                "effort": max(c.effort for c in choices),
+                "exact": any(c.exact for c in choices),
+                "ms": round(ms, 3),
+                "reaches": [{"asked": r.asked, "holds": r.covered[depth]} for r in reaches],
+            }
+        )
+    return entries
+
+
 def tuned(found: Sequence[Calibration], recall: float) -> list[dict[str, Any]]:
     """The stable keys of ``pgherd index tune --json``: one entry a calibration, with what ``recall`` takes."""
     entries = []
     for one in found:
-        choice = one.curve.effort_for(recall, K, whole=True)
+        choice = one.curve.effort_for(recall, K, within=ALL)
         entries.append(
             {
                 "relation": one.relation,
@@ -143,7 +172,7 @@ def tuned(found: Sequence[Calibration], recall: float) -> list[dict[str, Any]]:
                 "ms": round(choice.ms, 3),
                 "exact_ms": round(one.curve.exact_ms, 3),
                 "points": [
-                    {"effort": p.effort, "recall": one.curve.recall_at(p.effort, K, whole=True), "ms": round(p.ms, 3)}
+                    {"effort": p.effort, "recall": one.curve.recall_at(p.effort, K, within=ALL), "ms": round(p.ms, 3)}
                     for p in one.curve.points
                 ],
             }

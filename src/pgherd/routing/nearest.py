@@ -1,0 +1,74 @@
+"""Which cell a vector belongs to: the one whose centroid is nearest. And how far each shard's nearest centroid is.
+
+Rows that are near each other are then in one shard, so that a search need ask few of them: the shards whose nearest
+centroid is not much farther from the question than the nearest of all. (The coarse quantizer of an inverted file, with
+shards in the place of its lists: Jégou, Douze, Schmid, Product Quantization for Nearest Neighbor Search, 2011.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model.schema import CELLS_PER_SHARD
+from ..model.vectors import Metric
+
+Vectors = NDArray[np.float32]
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """The cells of a table: ``numbers`` (c,) ascending, and their centroids, ``vectors`` (c, dim) float32.
+
+    Of the metric ``COSINE`` or ``L2``; for COSINE the centroids have length 1.
+    """
+
+    numbers: NDArray[np.int64]
+    vectors: Vectors
+    metric: Metric
+
+    def cells(self, vectors: Vectors) -> NDArray[np.int64]:
+        """The cell of each of (n, dim) vectors; (n,)."""
+        found = np.empty(len(vectors), np.int64)
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            block = vectors[start : start + _BLOCK_ROWS]
+            found[start : start + _BLOCK_ROWS] = self.numbers[self._closeness(block).argmax(axis=1)]
+        return found
+
+    def gaps(self, vectors: Vectors) -> Vectors:
+        """By how much each shard's nearest centroid is farther from (n, dim) vectors than the nearest; (n, shards).
+
+        Shards in order of their cells, see ``shards``. A difference of distances: of cosine distances, or Euclidean.
+        """
+        closeness = np.maximum.reduceat(self._closeness(vectors), self._starts, axis=1)
+        if self.metric is Metric.COSINE:
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            far = -closeness / np.where(lengths == 0, 1, lengths)
+        else:
+            squares = np.einsum("ij,ij->i", vectors, vectors)[:, None] - 2 * closeness
+            far = np.sqrt(np.maximum(squares, 0))
+        gaps: Vectors = far - far.min(axis=1, keepdims=True)
+        return gaps
+
+    @cached_property
+    def shards(self) -> tuple[int, ...]:
+        """The numbers of the shards that have cells, ascending: cell // CELLS_PER_SHARD."""
+        return tuple(int(n) for n in np.unique(self.numbers // CELLS_PER_SHARD))
+
+    @cached_property
+    def _starts(self) -> NDArray[np.intp]:
+        return np.unique(self.numbers // CELLS_PER_SHARD, return_index=True)[1]
+
+    @cached_property
+    def _halves(self) -> Vectors:
+        halves: Vectors = np.einsum("ij,ij->i", self.vectors, self.vectors) / 2
+        return halves
+
+    def _closeness(self, vectors: Vectors) -> Vectors:
+        """(n, cells), the larger the nearer: the inner product, less half the centroid's square where that counts."""
+        products: Vectors = vectors @ self.vectors.T
+        return products if self.metric is Metric.COSINE else products - self._halves

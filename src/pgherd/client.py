@@ -35,7 +35,7 @@ from .model.topology import Shard, Topology
 from .model.vectors import Metric
 from .patience import PATIENCE_S, patiently
 from .planning.plan import Plan
-from .routing.learning import learn, sample_size
+from .routing.learning import learn
 from .routing.route import Router
 from .rows.batch import Batch, batches_of
 from .rows.batch import vectors as vectors_of
@@ -380,7 +380,7 @@ class AsyncTable:
         writer = self._writer(table)
         count = 0
         for batch in batches:
-            for part in writer.by_home(batch):
+            for part in writer.by_home(batch, upsert=upsert):
                 write = functools.partial(self._write_all, [part], upsert)
                 count += await self._herd.with_fresh_topology(write, repeatable=again)
         return count
@@ -506,7 +506,7 @@ class AsyncTable:
             await self._herd.get_ready(reading)
         cells = self.definition.cells
         if cells is not None:
-            with suppress(GroupUnavailable):
+            with suppress(GroupUnavailable, ServerRefused):  # who may not read them searches every shard
                 await self._herd.cells.read(cells)
 
     async def search(
@@ -644,29 +644,12 @@ class AsyncTable:
         table = self.definition
         cells = table.cells
         if cells is None:
-            raise BadInput(
-                f"table {table.name} is not shared out by cells",
-                hint="SELECT pgherd.distribute_by_nearest(…) in its schema",
-            )
-        if await self._herd.cells.read(cells) is not None:
-            raise BadInput(
-                f"the cells of {table.name} have been learned: its rows lie by them",
-                hint="make a new table and copy the rows",
-            )
+            hint = "SELECT pgherd.distribute_by_nearest(…) in its schema"
+            raise BadInput(f"table {table.name} is not shared out by cells", hint=hint)
         shards = self._herd.topology.shards(table)
-        for shard in shards:
-            async with self._herd._engine.connection(shard.home) as connection:
-                query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(*shard.relation))
-                if (await (await connection.execute(query)).fetchone() or (False,))[0]:
-                    raise BadInput(
-                        f"table {table.name} has rows, whose cells would not be the learned ones",
-                        hint="take them out first",
-                    )
-        target = vector_column(table, cells.vector_column)
-        sample = np.stack([v for v in vectors_of(vectors, target) if v is not None])
-        most = sample_size(len(shards))
-        if len(sample) > most:
-            sample = sample[np.random.default_rng(0).choice(len(sample), most, replace=False)]
+        await self._herd.cells.check_none(table, shards)
+        sample = vectors_of(vectors, vector_column(table, cells.vector_column))
+        sample = np.stack([v for v in sample if v is not None])
         found = await asyncio.to_thread(learn, sample, len(shards), Metric(cells.metric))
         rows = [{"cell": int(n), "centroid": v} for n, v in zip(found.numbers, found.vectors, strict=True)]
         await self._herd.table(str(cells.table)).insert(rows)

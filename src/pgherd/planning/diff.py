@@ -152,6 +152,10 @@ def _refuse(table: Table, what: str, hint: str) -> ChangeRefused:
 def _table(old: Table, new: Table) -> list[Change]:
     if (old.kind, old.by, old.cells) != (new.kind, new.by, new.cells):
         raise _refuse(new, "how it is distributed changed", "make a new table and copy the rows")
+    if old.cells is not None and len(old.partitions) != len(new.partitions):
+        raise _refuse(
+            new, "its number of shards changed, and its cells are learned", "make a new table and copy the rows"
+        )
     if old.tablespace != new.tablespace:
         raise _refuse(new, "its tablespace changed, so its rows would have to move", "keep the tablespace")
     changes = _columns(old, new)

@@ -31,6 +31,7 @@ def sample_size(shards: int) -> int:
 def learn(sample: Vectors, shards: int, metric: Metric, *, seed: int = 0) -> Centroids:
     """The cells of so many shards, from a (n, dim) sample of the rows' vectors, in any order. The same for the same.
 
+    Of more than ``sample_size`` some are taken.
     Raises BadInput for a sample that is too small, or of which too few vectors differ.
     """
     if metric is Metric.COSINE:
@@ -41,6 +42,8 @@ def learn(sample: Vectors, shards: int, metric: Metric, *, seed: int = 0) -> Cen
             hint=f"give at least {shards * MIN_PER_SHARD}, better {sample_size(shards)}, from anywhere in the table",
         )
     rng = np.random.default_rng(seed)
+    if len(sample) > sample_size(shards):
+        sample = sample[rng.choice(len(sample), sample_size(shards), replace=False)]
     wanted = min(shards * CELLS_PER_SHARD, len(sample) // (MIN_PER_SHARD // 4))
     centroids, weights = _k_means(sample, np.ones(len(sample)), wanted, metric, rng)
     if len(centroids) < shards:

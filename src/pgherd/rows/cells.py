@@ -5,6 +5,7 @@ They are a reference table like any other, so every node has them and a server t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..engines.failures import talking_to
 from ..errors import BadInput, BadRow, GroupUnavailable
 from ..model.names import Name
 from ..model.schema import Cells, Table
+from ..model.topology import Shard
 from ..model.vectors import Metric
 from ..routing.nearest import Centroids
 from ..routing.route import Router
@@ -67,6 +69,25 @@ class KnownCells:
                 hint=f"pgherd load {table.name} FILE learns them from the file; table.learn(vectors) from vectors",
             )
         return found
+
+    async def check_none(self, table: Table, shards: Sequence[Shard]) -> None:
+        """Raises BadInput if cells have been learned, or if there are rows, which would not lie by them."""
+        assert table.cells is not None
+        if await self.read(table.cells) is not None:
+            raise BadInput(
+                f"the cells of {table.name} have been learned: its rows lie by them",
+                hint="make a new table and copy the rows",
+            )
+        for shard in shards:
+            query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(*shard.relation))
+            async with self._engine.connection(shard.home) as connection:
+                with talking_to(shard.home, f"looking into {shard.name}"):
+                    found = await (await connection.execute(query)).fetchone()
+            if found and found[0]:
+                raise BadInput(
+                    f"table {table.name} has rows, whose cells would not be the learned ones",
+                    hint="take them out first",
+                )
 
     async def _from_any_group(self, cells: Cells) -> Centroids | None:
         *others, last = [g.name for g in self._engine.topology.groups]

@@ -77,8 +77,10 @@ class Writer:
                 await gather(transaction, self._table, self._router, batch)
         return await self._write(transaction, batches, upsert=True)
 
-    def by_home(self, batch: Batch) -> list[Batch]:
+    def by_home(self, batch: Batch, *, upsert: bool) -> list[Batch]:
         """The batch in one part a group, for callers who commit each group by itself."""
+        if upsert and self._table.cells is not None:  # one key may be in several parts
+            batch = self._last_of_each_key(batch)
         rows_of: dict[str, list[Any]] = {}
         for shard, rows in self._router.route_many(batch.columns):
             rows_of.setdefault(shard.home, []).append(rows)

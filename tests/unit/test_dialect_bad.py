@@ -359,6 +359,41 @@ def test_functions(text: str, said: str) -> None:
     refuse(SPACES + SPREAD + PARTED + "CREATE TABLE d (id int, n int);\n" + text, said)
 
 
+NEAR = "CREATE TABLE n (id int, v vector(3), w vector, b bit(3), cell smallint, c text, PRIMARY KEY (id, cell));\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'id')", "no centroids"),
+        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'b')", "name a vector or halfvec column"),
+        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'w')", "make it vector(n)"),
+        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', 'c')", "not a number of a cell"),
+        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', 'nope')", "no column 'nope'"),
+        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', shard_count => 1)", "from 2 to 256"),
+        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', metric => 'ip')", "one of: cosine, l2"),
+        (PARTED + "SELECT §pgherd.distribute_by_nearest('t', 'v', 'id')", "leave one of the two out"),
+        (
+            "CREATE TABLE k (id int §PRIMARY KEY, v vector(3), cell smallint);"
+            "SELECT pgherd.distribute_by_nearest('k', 'v')",
+            "write PRIMARY KEY (id, cell)",
+        ),
+        (
+            NEAR + "CREATE TABLE n_cells (id int); SELECT §pgherd.distribute_by_nearest('n', 'v')",
+            "relation public.n_cells is made twice",
+        ),
+    ],
+)
+def test_what_is_near_needs_a_vector_and_a_cell(text: str, said: str) -> None:
+    refuse(SPACES + text, said)
+
+
+def test_centroids_of_pinned_rows_would_be_everywhere() -> None:
+    text = "§CREATE TABLE n (id int, v vector(3), cell smallint, PRIMARY KEY (id, cell)) TABLESPACE eu;\n"
+    text += "SELECT pgherd.distribute_by_nearest('n', 'v')"
+    refuse(SPACES + text, "centroids, which are made of its rows, are on every node", ResidencyRefused)
+
+
 def _policy(**changes: Any) -> str:
     said = {"num_replicas": 3, "placement_blocks": [REGION], **changes}
     return json.dumps({k: v for k, v in said.items() if v is not None})

@@ -184,6 +184,10 @@ def check_rich(herd: Herd, home: Path) -> None:
             " (SELECT indexrelid FROM pg_index WHERE indrelid = '\"Doc eu\"'::regclass)"
         )
         assert attached.fetchone() == (1,)
+        links = connection.execute(
+            "SELECT count(*) FROM pg_policy WHERE polrelid = '\"Doc eu\"'::regclass AND polname LIKE 'pgherd%'"
+        )
+        assert links.fetchone() == (2,)  # of roles that can't be judged there are refused
     for group in GROUPS:
         with plain(home, group) as connection, connection.transaction(force_rollback=True):
             new = connection.execute(

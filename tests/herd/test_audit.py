@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -364,6 +365,26 @@ def test_what_a_region_holds_by_right_proves_nothing(ground: Ground, planted: Ca
     assert ground.found() == {("table_copy", V, CENTRAL, T)}
 
 
+def test_names_that_every_node_knows_are_no_copies(ground: Ground, planted: Callable[..., None]) -> None:
+    """A column of owners holds names of roles, which are in every node's catalog, and so in its log and topology."""
+    role = f"somebody_{ground.dbname}"
+    for region in (EAST, CENTRAL, WEST):
+        planted(region, f"CREATE ROLE {role}", f"DROP ROLE {role}")
+    names = (role, "treatment_san_francisco", "hospital_location")
+    rows = ", ".join(f"({i}, 'New York', 'x', '{name}')" for i, name in enumerate(names, 900))
+    planted(EAST, f"INSERT INTO treatment_new_york VALUES {rows}", "DELETE FROM treatment_new_york WHERE id >= 900")
+    log = ground.server_log(WEST)
+    before = log.read_bytes()
+    with log.open("a") as f:
+        f.write("".join(f'FATAL:  role "{name}" is not permitted to log in\n' for name in names))
+    try:
+        assert ground.found() == set()
+    finally:
+        log.write_bytes(before)
+    planted(WEST, f"CREATE TABLE notes AS {COPY.format('description')}", "DROP TABLE notes")
+    assert ground.found() == {("table_copy", V, WEST, T)}
+
+
 @pytest.mark.long
 def test_a_detached_home(ground: Ground, planted: Callable[..., None]) -> None:
     attach = (
@@ -623,6 +644,48 @@ def test_settings_of_roles_that_move_files_or_load_code(ground: Ground, planted:
     findings = ground.audit().outcome.findings
     assert Counter(map(_short, findings)) == Counter([("temp_tablespaces", R, WEST, T), ("extension", R, WEST, T)])
     assert any(f"library pg_cron (session_preload_libraries of {role} in" in f.detail for f in findings)
+
+
+def test_libraries_that_the_next_start_will_load(ground: Ground, planted: Callable[..., None]) -> None:
+    """They are in a settings file and not in effect: nothing of the running server shows them."""
+    before = {x.what for x in ground.audit().outcome.not_looked}
+    libraries = "ALTER SYSTEM SET shared_preload_libraries = 'pg_cron, auto_explain, unheard_of'"
+    planted(WEST, libraries, "ALTER SYSTEM RESET shared_preload_libraries")
+    report = ground.audit()
+    (finding,) = report.outcome.findings
+    assert _short(finding) == ("extension", R, WEST, T)
+    assert "library pg_cron (shared_preload_libraries in " in finding.detail
+    assert finding.detail.endswith("postgresql.auto.conf, not in effect yet) runs statements by itself")
+    (unknown,) = (x for x in report.outcome.not_looked if x.what not in before)
+    assert unknown.what.startswith("library unheard_of (shared_preload_libraries in ")
+
+
+WORKER = Path(__file__).parent.parent / "data" / "quiet.c"
+
+
+@pytest.mark.long
+def test_a_worker_of_somebodys_own(ground: Ground, planted: Callable[..., None], tmp_path: Path) -> None:
+    """A library that starts a background worker, which connects to the database."""
+    installation = find(server_user())
+    headers = installation.bindir.parent / "include" / "server"
+    compiler = shutil.which("cc")
+    if compiler is None or not (headers / "postmaster" / "bgworker.h").exists():
+        pytest.skip("no C compiler, or no headers of PostgreSQL's")
+    library = reachable(tmp_path) / "quiet.so"
+    argv = [compiler, "-shared", "-fPIC", f"-I{headers}", "-o", str(library), str(WORKER)]
+    subprocess.run(argv, check=True, capture_output=True)
+    library.chmod(0o755)
+    function = f"CREATE FUNCTION start_quiet(text, text) RETURNS void LANGUAGE c STRICT AS '{library}'"
+    planted(WEST, function, "DROP FUNCTION start_quiet")
+    finding = ("extension", R, WEST, T)
+    (found,) = ground.audit().outcome.findings
+    assert _short(found) == finding
+    assert f"library {library} in database {ground.dbname} has functions" in found.detail
+    stop = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE backend_type = 'quiet'"
+    planted(WEST, f"SELECT start_quiet('{library}', '{ground.dbname}')", stop)
+    assert ground.found_when({finding})
+    details = {f.detail for f in ground.audit().outcome.findings}
+    assert f"background worker quiet in database {ground.dbname} runs in the server" in details
 
 
 def test_a_guard_that_is_off(ground: Ground, planted: Callable[..., None]) -> None:

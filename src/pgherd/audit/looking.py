@@ -23,8 +23,8 @@ from ..model.topology import Group, Node
 from .world import Facts, Row, Seen
 
 SERVER = (
-    "settings", "role_settings", "databases", "archive", "replication", "slots", "receiver", "subscriptions", "roles",
-    "directories", "temporary", "prepared", "workers",
+    "settings", "file_settings", "role_settings", "databases", "archive", "replication", "slots", "receiver",
+    "subscriptions", "roles", "directories", "temporary", "prepared", "workers",
 )  # fmt: skip
 DATABASE = (
     "relations", "foreign_servers", "foreign_tables", "publications", "statistics", "functions", "extensions", "grants",

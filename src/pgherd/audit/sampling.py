@@ -91,8 +91,9 @@ async def sample(
     async def at(seen: Seen, here: tuple[Pinned, ...]) -> None:
         try:
             async with reader.session(seen.node) as session:
+                known = await _known(session, salt)
                 for p in here:
-                    await _shard(world.topology, session, seen, p, salt, wanted, found, told)
+                    await _shard(world.topology, session, seen, p, salt, wanted, known, found, told)
         except psycopg.Error as error:
             told.append(NotLooked("values of pinned rows", seen.name, seen.region, said(error)))
 
@@ -108,6 +109,7 @@ async def _shard(
     p: Pinned,
     salt: bytes,
     wanted: int,
+    known: frozenset[bytes],
     found: list[Sample],
     told: list[Looked | NotLooked],
 ) -> None:
@@ -120,9 +122,10 @@ async def _shard(
     for row in mine:
         one = Sample(p, row["column"])
         try:
-            one.lengths.update(await _hashes(session, row, p, salt, wanted, row["form"]))
+            hashes = await _hashes(session, row, p, salt, wanted, row["form"])
             if row["form"] == "vector":
-                one.lengths.update(await _hashes(session, row, p, salt, AS_TEXT, "text"))
+                hashes |= await _hashes(session, row, p, salt, AS_TEXT, "text")
+            one.lengths.update((h, n) for h, n in hashes.items() if h not in known)
         except psycopg.Error as error:
             if session.closed:
                 raise
@@ -155,6 +158,21 @@ async def _hashes(session: Session, row: Row, p: Pinned, salt: bytes, wanted: in
     )
     cursor = await session.execute(query, {"salt": salt})
     return {bytes(r["h"]): int(r["n"]) for r in await cursor.fetchall()}
+
+
+async def _known(session: Session, salt: bytes) -> frozenset[bytes]:
+    """Hashes of what every node names: roles, and all that the topology says. That is nobody's copy of a row."""
+    query = sql.SQL(
+        "SELECT DISTINCT {hash} AS h FROM (SELECT convert_to(rolname::text, 'UTF8') AS x FROM pg_roles"
+        " UNION ALL SELECT x FROM pgherd.topology t CROSS JOIN LATERAL ({said}) v) named"
+        " WHERE octet_length(x) >= {least}"
+    ).format(
+        hash=hashed(),
+        said=values("json", None, sql.Identifier("document")),
+        least=sql.Literal(LEAST_BYTES),
+    )
+    cursor = await session.execute(query, {"salt": salt})
+    return frozenset(bytes(r["h"]) for r in await cursor.fetchall())
 
 
 def sampled(rows: int, wanted: int) -> sql.Composable:

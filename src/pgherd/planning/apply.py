@@ -19,10 +19,10 @@ from .split import plan_splits, splits_for
 
 UNENFORCED = "one server holds everything: tablespaces are recorded, and will place rows once there are several servers"
 
-OPEN_POLICIES = (
-    "{table} has policies that ask for settings of the session, which only the node that is asked knows: rows that they"
-    " hide are hidden on every node, but functions in conditions that go through links see them first, and their errors"
-    " may quote values; policies that go by current_user alone, or strict tablespaces, have no such edge"
+ASKING_POLICIES = (
+    "{table} has policies that ask for settings of the session, which links do not carry: a role that they hold back is"
+    " refused the rows of other groups in SQL, and asks at their homes, as the client does; policies that go by"
+    " current_user have no such limit"
 )
 
 
@@ -77,18 +77,18 @@ def plan_apply(topology: Topology, desired: Schema, traits: Traits) -> Plan:
         reached = target
     phases += plan_splits(reached, splits_for(reached, desired), traits).phases
     notes = () if traits.enforces_placement or not merged.tablespaces else (UNENFORCED,)
-    return Plan(topology.generation, tuple(phases), (*notes, *_open_policies(current, reached)))
+    return Plan(topology.generation, tuple(phases), (*notes, *_asking_policies(current, reached)))
 
 
-def _open_policies(before: Schema, after: Topology) -> Iterator[str]:
-    """What to know of tables with policies that can't be evaluated at their rows' homes before conditions are."""
+def _asking_policies(before: Schema, after: Topology) -> Iterator[str]:
+    """What to know of tables with policies that can't be evaluated at their rows' homes for who asks through a link."""
     known = _asking(before)
     asking = _asking(after.schema)
     for table in after.schema.tables if len(after.groups) > 1 else ():
         if table.name in asking - known and table_is_secured(table):
             spaces = (after.schema.tablespace(s.tablespace) if s.tablespace else None for s in after.shards(table))
             if not all(s and s.strict for s in spaces):
-                yield OPEN_POLICIES.format(table=table.name)
+                yield ASKING_POLICIES.format(table=table.name)
 
 
 def _asking(schema: Schema) -> frozenset[Name]:

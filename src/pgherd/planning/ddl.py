@@ -124,7 +124,7 @@ def sequence_start(sql: str) -> int:
 
 
 class _Session(Visitor):
-    """Finds what a policy asks its session; see pgherd.asks_session, which decides."""
+    """Finds what a policy asks its session; see pgherd.policies_ask, which decides."""
 
     def __init__(self, functions: frozenset[str]) -> None:
         self.functions, self.found = functions, False

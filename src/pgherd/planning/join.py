@@ -52,8 +52,8 @@ def role_names(schema: Schema) -> list[str]:
 
 
 def _narrowed(step: Step, new: tuple[GroupId, ...]) -> Step | None:
-    """The step on the new groups only; links of old groups to the new ones carry extensions too."""
-    if step.kind == "ship_extension":
+    """The step on the new groups only; but links of old groups to the new ones carry extensions and logins, too."""
+    if step.kind in ("ship_extension", "sync_logins"):
         return step
     groups = tuple(g for g in step.groups if g in new)
     return replace(step, groups=groups) if groups else None

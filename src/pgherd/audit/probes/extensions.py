@@ -59,6 +59,7 @@ LIBRARIES = {
     "pglogical": "replicates by itself",
     "bdr": "replicates by itself",
 }
+_CODE = {"language": "runs what it likes", "library": "has functions that are of no extension, and do what they like"}
 QUIET_LIBRARIES = frozenset(
     {"pg_stat_statements", "auto_explain", "pg_prewarm", "vector", "passwordcheck", "auth_delay", "pgaudit"}
 )
@@ -81,7 +82,7 @@ def _all(world: World) -> Iterator[Finding | NotLooked]:
                 again = row["what"] == "language" and row["name"] in names
                 if mine or again or row["name"] in HARMLESS:
                     continue
-                does = SENDS.get(row["name"]) or ("runs what it likes" if row["what"] == "language" else None)
+                does = SENDS.get(row["name"]) or _CODE.get(row["what"])
                 detail = f"{row['what']} {row['name']} in database {dbname} "
                 if does:
                     yield _finding(world, seen, Severity.RISK, detail + does, "drop it, or see what uses it")
@@ -97,7 +98,7 @@ def _all(world: World) -> Iterator[Finding | NotLooked]:
                     yield _finding(world, seen, Severity.RISK, detail, "take it out of the setting, and restart")
                 elif library not in QUIET_LIBRARIES:
                     yield NotLooked(
-                        f"library {library}", seen.name, seen.region, "what it does is not known to this audit"
+                        f"library {library} {where}", seen.name, seen.region, "what it does is not known to this audit"
                     )
         for row in seen.facts["workers"]:
             if row["type"] is None:
@@ -110,10 +111,12 @@ def _all(world: World) -> Iterator[Finding | NotLooked]:
 
 
 def _libraries(seen: Seen) -> Iterator[tuple[str, str]]:
-    """(where it is said, what) of libraries that the server, or sessions of some roles or databases, load."""
+    """(where it is said, what) of libraries that the server, or sessions of roles or databases, load now or soon."""
     for kind in ("shared", "session", "local"):
         name = f"{kind}_preload_libraries"
         yield f"({name})", seen.setting(name) or ""
+    for row in seen.facts["file_settings"]:
+        yield f"({row['name']} in {row['file']}, not in effect yet)", row["setting"] or ""
     for row in seen.facts["role_settings"]:
         if row["name"].endswith("_preload_libraries"):
             yield f"({row['name']} of {row['role']} in {row['database']})", row["setting"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from hashlib import md5
 
 from ...engines.servers.scripts import all_scripts
 from ...model.names import Name
@@ -15,7 +16,7 @@ from ..pinned import Pinned
 from ..world import Row, Seen, World, tables_of
 from .links import leads_to
 
-LINK_ROLE = "pgherd_link_"
+LINK_ROLES = ("pgherd_link_", "pgherd_any_")
 _BODY = re.compile(r"AS \$(\w*)\$(.*?)\$\1\$", re.DOTALL)
 _HINT = "REVOKE it; what an application needs is SELECT on the table itself"
 
@@ -31,6 +32,7 @@ def _all(world: World) -> Iterator[Finding | Looked]:
     own = own_bodies(world.topology)
     for seen in world.primaries():
         yield from _powers(world, seen)
+        yield from _logins(seen)
         yield from _grants(world, seen)
         yield from _usages(world, seen)
         yield from _functions(world, seen, own)
@@ -41,8 +43,25 @@ def _readers(world: World, seen: Seen) -> set[str]:
 
 
 def _is_link(seen: Seen, role: str) -> bool:
-    """Whether it is the role that the links of a herd on this server log in as: one a database."""
-    return role.startswith(LINK_ROLE) and role[len(LINK_ROLE) :] in {r["name"] for r in seen.facts["databases"]}
+    """Whether it is one of the roles that the links of a herd on this server log in as."""
+    return role in {prefix + r["name"] for prefix in LINK_ROLES for r in seen.facts["databases"]}
+
+
+def _logins(seen: Seen) -> Iterator[Finding]:
+    """Logins that links had for roles that are gone (engines/sql/logins.sql names them)."""
+    names = [r["name"] for r in seen.facts["roles"]]
+    known = {_own_login(role, r["name"]) for role in names for r in seen.facts["databases"]}
+    for left in (name for name in names if name.startswith("pgherd_as_") and name not in known):
+        yield Finding(
+            "link_login", Severity.NOTE, None, seen.name, seen.region,
+            f"role {left} is the login over links of a role that is gone or has become a superuser",
+            "the next change of the herd by pgherd drops it; or DROP ROLE", seen.name,
+        )  # fmt: skip
+
+
+def _own_login(role: str, dbname: str) -> str:
+    digest = md5(f"{role}/{dbname}".encode(), usedforsecurity=False).hexdigest()[:12]
+    return f"pgherd_as_{digest}_{dbname}"[:63]
 
 
 def _near(world: World, seen: Seen) -> tuple[Pinned, ...]:

@@ -15,6 +15,7 @@ import pgherd.availability
 from availability.replicated import wait_until
 from pgherd.availability.decide import GONE_PROBES
 from pgherd.availability.pulse import Pulse
+from pgherd.availability.rest import Rest
 from pgherd.local.machine import WatchedNode
 
 INTERVAL_S = 0.05
@@ -29,7 +30,8 @@ def listener() -> Iterator[socket.socket]:
 
 
 def pulse_of(sql: int, rest: int) -> Pulse:
-    pulse = Pulse(WatchedNode("n", "g", "m", "127.0.0.1", sql, rest), "nobody", "", rest=True, interval_s=INTERVAL_S)
+    node, api = WatchedNode("n", "g", "m", "127.0.0.1", sql, rest), Rest("127.0.0.1", rest, None)
+    pulse = Pulse(node, "nobody", "", rest=api, interval_s=INTERVAL_S)
     pulse.wanted.set()
     pulse.start()
     return pulse

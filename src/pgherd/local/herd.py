@@ -28,6 +28,7 @@ from ..model.placement import Label
 from ..model.tls import SslMode, Tls
 from ..model.topology import EngineName
 from . import certificates, homelock, layout, passfile
+from .certificates import Holder
 from .installation import Installation, find
 from .layout import DEFAULT_REGIONS, USER, Groups
 from .layout import NODES as _NODES
@@ -328,9 +329,10 @@ class LocalHerd:
         self._write(herd, passfile.new_password())
         return herd
 
-    def certified(self, herd: HerdFile) -> list[tuple[HerdNode, Path]]:
-        """The nodes whose certificates are made here, with the directories they are in."""
-        return [(n, self._directory(n.name)) for n in self._kept(herd)]
+    def certified(self, herd: HerdFile) -> list[Holder]:
+        """Whose certificates are made here: local nodes, and the machines of those with standbys."""
+        machines = Replicas(self.home, self._staying(herd), "").holders()
+        return [*(Holder(n.name, n.host, self._directory(n.name)) for n in self._kept(herd)), *machines]
 
     def _secured(self, herd: HerdFile, tls: bool | None, user: ServerUser, say: Progress) -> HerdFile:
         """Make what certificates are missing or end soon, also for a herd that has no TLS yet and may get it now."""
@@ -356,14 +358,15 @@ class LocalHerd:
 
     def certify(self, herd: HerdFile, user: ServerUser, *, again: bool = False) -> list[str]:
         """Certificates for local nodes, see :func:`certificates.ensure`; servers that run take them up at once."""
-        directories = self.certified(herd)
-        if directories:
-            (self.home / _NODES).mkdir(exist_ok=True)
+        holders = self.certified(herd)
+        for directory in {h.directory.parent for h in holders}:  # of nodes/, and of each machine
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if (self.home / _NODES).exists():
             (self.home / _NODES).chmod(0o711 if user.drops else 0o700)
-        changed = certificates.ensure(self.home, directories, user, again=again)
-        for name in changed:
-            self.postmaster(name).reload()
-        return changed
+        changed = certificates.ensure(self.home, holders, user, again=again)
+        for node in (n for n in herd.nodes if n.name in {h.name for h in changed}):
+            self.postmaster(node.name).reload()
+        return [h.name for h in changed]
 
     def _write(self, herd: HerdFile, password: str) -> None:
         path = self.home / _PASSFILE

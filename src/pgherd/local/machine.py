@@ -14,6 +14,7 @@ from typing import Any
 
 from ..dcs import Endpoint, Store
 from ..errors import WrongVersion
+from ..exchange import Identity
 from ..herdfile import write_atomically
 from ..secretfile import refuse_open
 
@@ -21,6 +22,7 @@ SPEC = "machine.json"
 LOCK = "lock"
 LOG = "watcher.log"
 ETCD = "etcd"
+TLS = "tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Machine:
 
     ``strict`` names the groups that acknowledge nothing without a standby; only there may anybody act for a machine
     that is gone; ``witnesses`` the machines without a node that have a say then, by group. ``owner`` is the (uid, gid)
-    that programs run as, None for the watcher's own.
+    that programs run as, None for the watcher's own. ``identity``: what etcd and Patroni know it by.
     """
 
     name: str
@@ -68,10 +70,11 @@ class Machine:
     sql_user: str
     sql_password: str
     owner: tuple[int, int] | None
+    identity: Identity | None = None
 
     def store(self, timeout_s: float = 1.0) -> Store:
         """A client of etcd, the machine's own member first."""
-        return Store(self.endpoints, self.etcd_user, self.etcd_password, timeout_s=timeout_s)
+        return Store(self.endpoints, self.etcd_user, self.etcd_password, identity=self.identity, timeout_s=timeout_s)
 
     def write(self, directory: Path) -> None:
         """Keep it in ``directory``, for its owner only."""
@@ -90,6 +93,7 @@ def read(directory: Path) -> Machine:
         document["strict"] = tuple(document["strict"])
         document["witnesses"] = {g: tuple(names) for g, names in document["witnesses"].items()}
         document["owner"] = tuple(document["owner"]) if document["owner"] else None
+        document["identity"] = Identity(**found) if (found := document.get("identity")) else None
         return Machine(**document)
     except (KeyError, TypeError) as e:
         raise WrongVersion(f"{directory / SPEC} is another version's", hint="run pgherd down, then pgherd up") from e

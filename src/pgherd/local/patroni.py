@@ -68,14 +68,22 @@ def node_settings(
     bindir: Path,
     preference: int,
     tls: bool,
+    mutual_tls: bool,
 ) -> dict[str, Any]:
-    """One node's own file, as JSON, which is YAML as well; it holds passwords. The highest ``preference`` leads."""
+    """One node's own file, as JSON, which is YAML as well; it holds passwords. The highest ``preference`` leads.
+
+    ``tls``: with servers; ``mutual_tls``: with etcd and among Patronis.
+    """
     assert node.data_directory is not None
     data = Path(node.data_directory)
     login = {"username": user, "password": password, "sslmode": "disable"}
+    own, ca = str(data.parent / certificates.SERVER), str(data.parent / certificates.CA_CERT)
     if tls:
-        login |= {"sslmode": "verify-full", "sslrootcert": str(data.parent / certificates.CA_CERT)}
+        login |= {"sslmode": "verify-full", "sslrootcert": ca}
     rest = f"{node.host}:{node.rest_port}"
+    serving = {"certfile": own, "keyfile": own, "cafile": ca, "verify_client": "required"} if mutual_tls else {}
+    asking = {"cacert": ca, "certfile": own, "keyfile": own} if mutual_tls else {}
+    electing = {"protocol": "https", "cacert": ca, "cert": own, "key": own} if mutual_tls else {}
     return {
         "scope": node.group,
         "namespace": NAMESPACE,
@@ -85,11 +93,14 @@ def node_settings(
             "listen": rest,
             "connect_address": rest,
             "authentication": {"username": REST_USER, "password": rest_password},
+            **serving,
         },
+        "ctl": asking,
         "etcd3": {
             "hosts": [f"{host}:{port}" for host, port in etcd],
             "username": ETCD_USER,
             "password": etcd_password,
+            **electing,
         },
         "postgresql": {
             "listen": f"{node.host}:{node.port}",

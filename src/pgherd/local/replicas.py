@@ -25,12 +25,15 @@ from psycopg.conninfo import make_conninfo
 
 from ..dcs import NAMESPACE, Store
 from ..errors import LocalServerError, StoreUnavailable
+from ..exchange import Identity
 from ..herdfile import EtcdMember, HerdFile, HerdNode, TwoNode, write_atomically
-from . import machine, patroni, runtime
+from . import certificates, machine, patroni, runtime
+from .certificates import Holder
 from .installation import Installation
 from .layout import ETCD_MEMBERS, NODES
 from .machine import Machine, Program, WatchedNode
 from .processes import Postmaster, Processes, remove_tree
+from .server import HOST
 from .user import ServerUser, server_user
 
 MACHINES = "machines"
@@ -88,6 +91,12 @@ class Replicas:
     def directory(self, name: str) -> Path:
         """A machine's directory."""
         return self.home / MACHINES / name
+
+    def holders(self) -> list[Holder]:
+        """The machines that have certificates: for their etcd, and for whoever asks on them."""
+        hosts = {m.name: m.host for m in self.herd.etcd}
+        names = self.machines if self.herd.mutual_tls else []
+        return [Holder(name, hosts.get(name, HOST), self.directory(name) / machine.TLS) for name in names]
 
     def describe(self, installation: Installation, user: ServerUser) -> None:
         """Write all files anew. Watchers and Patronis that run go on with what they have read."""
@@ -378,7 +387,13 @@ class Replicas:
             sql_user=self.herd.user,
             sql_password=self.password,
             owner=user.owner,
+            identity=self._identity(name),
         )
+
+    def _identity(self, name: str) -> Identity | None:
+        directory = self.directory(name) / machine.TLS
+        certificate, trust = str(directory / certificates.SERVER), str(directory / certificates.CA_CERT)
+        return Identity(certificate, trust) if self.herd.mutual_tls else None
 
     def _witnesses(self) -> dict[str, tuple[str, ...]]:
         """Machines of etcd that judge groups with too few machines of their own for a majority."""
@@ -414,7 +429,7 @@ class Replicas:
         directory = self.directory(name) / machine.ETCD
         peers = {m.name: _peer_url(m) for m in self.herd.etcd}
         others_know = self.herd.postgres_version is not None and any(self._has_data(m) for m in self.herd.etcd)
-        client = f"http://{member.host}:{member.client_port}"
+        client = f"{_scheme(member)}://{member.host}:{member.client_port}"
         options = {
             "name": name,
             "data-dir": str(directory / "data"),
@@ -432,6 +447,10 @@ class Replicas:
             "logger": "zap",
             "log-level": "warn",
         }
+        if self.herd.mutual_tls:
+            own, ca = (str(self.directory(name) / machine.TLS / f) for f in (certificates.SERVER, certificates.CA_CERT))
+            shown = {"cert-file": own, "key-file": own, "trusted-ca-file": ca, "client-cert-auth": "true"}
+            options |= {f"{to}{k}": v for to in ("", "peer-") for k, v in shown.items()}
         argv = (str(programs.etcd), *(f"--{k}={v}" for k, v in options.items()))
         return Program(argv, {"HOME": str(directory)}, str(self._etcd_log(name)), str(directory))
 
@@ -450,6 +469,7 @@ class Replicas:
             bindir=installation.bindir,
             preference=preference,
             tls=self.herd.has_ca,
+            mutual_tls=self.herd.mutual_tls,
         )
         text = json.dumps(settings, indent=1) + "\n"
         write_atomically(directory / PATRONI_FILE, text, mode=0o600, owner=user.owner)
@@ -461,7 +481,11 @@ def _forget(store: Store, group: str) -> None:
 
 
 def _peer_url(member: EtcdMember) -> str:
-    return f"http://{member.host}:{member.peer_port}"
+    return f"{_scheme(member)}://{member.host}:{member.peer_port}"
+
+
+def _scheme(member: EtcdMember) -> str:
+    return "https" if member.tls else "http"
 
 
 def _seen(node: HerdNode) -> WatchedNode:

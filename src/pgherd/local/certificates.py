@@ -10,7 +10,7 @@ Whatever is killed halfway, :func:`ensure` finishes. Source: RFC 5280, 4.2; Post
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -181,25 +181,28 @@ def ensure(home: Path, holders: Sequence[Holder], user: ServerUser, *, again: bo
 def _ensure_ca(home: Path) -> Issued:
     path = home / CA_KEY
     if not path.exists():
-        _put_ca(home, new_ca())
+        ca = new_ca()
+        write_atomically(home / CA_CERT, pem_of([ca.certificate, *trusted(home)]), mode=0o644)
+        write_atomically(path, ca.pem(), mode=0o600)
     ca = read_issued(path, "the herd CA's key")
     if ca.certificate not in trusted(home):
         write_atomically(home / CA_CERT, pem_of([ca.certificate, *trusted(home)]), mode=0o644)
     return ca
 
 
-def _put_ca(home: Path, ca: Issued) -> None:
-    """Trust it first, then use it: killed in between, one more certificate is trusted, whose key is nowhere."""
-    write_atomically(home / CA_CERT, pem_of([ca.certificate, *trusted(home)]), mode=0o644)
-    write_atomically(home / CA_KEY, ca.pem(), mode=0o600)
+def renew_ca(home: Path, holders: Sequence[Holder], user: ServerUser, once_trusted: Callable[[], None]) -> None:
+    """Begin a new CA: everybody trusts it and the former ones before anybody shows a certificate of it.
 
-
-def renew_ca(home: Path, holders: Sequence[Holder], user: ServerUser) -> None:
-    """Begin a new CA: everybody trusts it and the former ones before any server shows a certificate of it."""
+    ``once_trusted`` has those read whom to trust who do that once only. Killed before the key is there, one more
+    certificate is trusted, whose key is nowhere.
+    """
     read_issued(home / CA_KEY, "the herd CA's key")
-    _put_ca(home, new_ca())
+    ca = new_ca()
+    write_atomically(home / CA_CERT, pem_of([ca.certificate, *trusted(home)]), mode=0o644)
     for holder in holders:
         _copy_trust(home, holder.directory, user)
+    once_trusted()
+    write_atomically(home / CA_KEY, ca.pem(), mode=0o600)
 
 
 def forget_former(home: Path, holders: Sequence[Holder], user: ServerUser) -> int:

@@ -1,4 +1,4 @@
-"""The certificate that a server shows, whoever signed it: looked at without a login, to say what is wrong with it.
+"""The certificate that somebody shows, whoever signed it: looked at without a login, to say what is wrong with it.
 
 Source: PostgreSQL 18 manual, 54.2.10 "SSL Session Encryption".
 """
@@ -18,16 +18,25 @@ TIMEOUT_S = 2.0
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
-def presented(host: str, port: int, timeout_s: float = TIMEOUT_S) -> x509.Certificate | None:
-    """What the server at that address shows now; None if it does not answer, or has no TLS."""
+def presented(
+    host: str, port: int, *, postgres: bool = True, own: str | None = None, timeout_s: float = TIMEOUT_S
+) -> x509.Certificate | None:
+    """What the server at that address shows now; None if it does not answer, or has no TLS.
+
+    ``postgres``: whether it is PostgreSQL, which is told first that TLS follows. ``own``: the file of a key and
+    certificate, for servers that want one.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is sent but the greeting
     try:
+        if own is not None:
+            context.load_cert_chain(own)
         with socket.create_connection((host, port), timeout_s) as plain:
-            plain.sendall(_SSL_REQUEST)
-            if plain.recv(1) != b"S":
-                return None
+            if postgres:
+                plain.sendall(_SSL_REQUEST)
+                if plain.recv(1) != b"S":
+                    return None
             with context.wrap_socket(plain) as secure:
                 data = secure.getpeercert(binary_form=True)
                 with suppress(OSError):  # or it is an error in the server's log

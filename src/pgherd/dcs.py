@@ -140,6 +140,13 @@ class Store:
             if "exist" not in str(error):
                 raise
 
+    def readdress_member(self, before: str, after: str) -> None:
+        """Have the member at ``before`` known to be at ``after`` from now on, and wait until a majority agrees."""
+        for member in self._call("/v3/cluster/member/list", {}).get("members", ()):
+            if before in member.get("peerURLs", ()):
+                self._call("/v3/cluster/member/update", {"ID": member["ID"], "peerURLs": [after]})
+        self.get(NAMESPACE)
+
     def close(self) -> None:
         """Close the calling thread's connection."""
         if getattr(self._local, "kept", None) is not None:

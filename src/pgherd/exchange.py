@@ -109,9 +109,12 @@ class Exchange:
         """whether the other side has said anything"""
         self.keeps = False
         """whether the connection may be used again; known with the answer"""
-        self._context, self._name = context, name or address[0]
         self._socket = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         self._socket.setblocking(False)
+        if context is not None:
+            self._socket = context.wrap_socket(
+                self._socket, server_hostname=name or address[0], do_handshake_on_connect=False
+            )
         self._socket.connect_ex(address)
         self._connected = self._greeted = False
         self.again(request)
@@ -160,10 +163,6 @@ class Exchange:
         if error := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(error, f"{self.address[0]}:{self.address[1]} can't be reached")
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._context is not None:
-            self._socket = self._context.wrap_socket(
-                self._socket, server_hostname=self._name, do_handshake_on_connect=False
-            )
         self._connected = True
 
     def _greet(self, secure: ssl.SSLSocket) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -50,9 +50,16 @@ class Certified:
         if self._nodes:
             (self.home / NODES).chmod(0o711 if self.user.drops else 0o700)
         changed = {h.name for h in certificates.ensure(self.home, holders, self.user, again=again)}
-        for node in (n for n in self._nodes if n.name in changed):
-            self._reload(node)
+        self.reload(changed)
         return [h.name for h in holders if h.name in changed]
+
+    def reload(self, names: Container[str]) -> None:
+        """Have servers, and their Patronis, read their certificates, and whom to trust."""
+        for node in (n for n in self._nodes if n.name in names):
+            Postmaster(self._directory(node) / "data").reload()
+            for pid in Processes(self._directory(node)).keepers() if self._mutual else ():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGHUP)
 
     def renew(self, *, ca: bool) -> int:
         """New ones for all, with ``ca`` of a new CA; how many former CAs are trusted no longer.
@@ -115,12 +122,6 @@ class Certified:
                 )
             tell()
             time.sleep(_POLL_S)
-
-    def _reload(self, node: HerdNode) -> None:
-        Postmaster(self._directory(node) / "data").reload()
-        for pid in Processes(self._directory(node)).keepers() if self._mutual else ():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGHUP)
 
     def _check_watched(self) -> None:
         for name in self._replicas.machines:

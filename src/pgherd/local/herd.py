@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from signal import SIGCONT
 from typing import TypeVar
@@ -26,7 +27,8 @@ from ..herdfile import HerdFile, HerdNode, TwoNode
 from ..model.placement import Label
 from ..model.tls import SslMode, Tls
 from ..model.topology import EngineName
-from . import homelock, layout, passfile
+from . import homelock, layout, passfile, wiring
+from .certificates import CA_KEY
 from .certified import Certified
 from .installation import Installation, find
 from .layout import DEFAULT_REGIONS, USER, Groups
@@ -339,7 +341,13 @@ class LocalHerd:
                 herd = replace(herd, tls=Tls(SslMode.DISABLE))
                 herd.write(self.home)
             return herd
-        if not herd.has_ca and any(Processes(self._directory(n.name)).pids() for n in _local(herd)):
+        runs = any(Processes(self._directory(n.name)).pids() for n in _local(herd))
+        if runs and herd.mutual_tls and not (self.home / CA_KEY).exists():
+            raise LocalServerError(
+                f"{self.home / CA_KEY} is gone, and nodes that run trust its CA only",
+                hint="put it back from a backup; or pgherd down, then pgherd up, which makes another CA",
+            )
+        if not herd.has_ca and runs:
             if tls:
                 raise BadInput("the herd's servers run without TLS", hint="pgherd down, then pgherd up --tls")
             return herd  # status says so
@@ -351,6 +359,10 @@ class LocalHerd:
             herd.write(self.home)
         elif changed:
             say(f"new certificates for {', '.join(changed)}")
+        if wiring.may_begin(self.home, herd):
+            say("giving etcd and Patroni certificates")
+            certify = partial(self.certified, user=user)
+            herd = wiring.secured(self.home, herd, self.password(), user, certify)
         return herd
 
     def _write(self, herd: HerdFile, password: str) -> None:

@@ -112,6 +112,8 @@ def _weak(herd: HerdFile) -> list[str]:
     if local and not herd.has_ca:
         return ["off, as asked (--no-tls): what is sent can be read on this machine"]
     found = []
+    if herd.replicated and not herd.mutual_tls:
+        found.append("etcd and Patroni run without TLS: pgherd down and pgherd up switch it on")
     for n in herd.nodes:
         tls = herd.tls_of(n)
         if not is_loopback(n.host) and (tls is None or tls.sslmode is not SslMode.VERIFY_FULL):

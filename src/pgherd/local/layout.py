@@ -219,8 +219,14 @@ def _members(labels: Sequence[Label], tls: bool) -> tuple[EtcdMember, ...]:
     found = []
     for number, machine in enumerate(chosen, 1):
         host = f"{network}.{number}"
-        client, peer, *_ = [*(p for p in range(2379, 2479) if port_is_free(p, host)), 0, 0]
-        if not peer:
-            raise LocalServerError(f"no port is free on {host}", hint="etcd needs two of the ports 2379 to 2478 there")
-        found.append(EtcdMember(str(machine), host, client, peer, tls))
+        client = free_etcd_port(host)
+        found.append(EtcdMember(str(machine), host, client, free_etcd_port(host, (client,)), tls))
     return tuple(found)
+
+
+def free_etcd_port(host: str, besides: Iterable[int] = ()) -> int:
+    """The lowest port of etcd's that is free on ``host``. Raises LocalServerError."""
+    for port in range(2379, 2479):
+        if port not in besides and port_is_free(port, host):
+            return port
+    raise LocalServerError(f"no port is free on {host}", hint="etcd needs two of the ports 2379 to 2478 there")

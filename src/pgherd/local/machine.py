@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,28 @@ class Program:
     env: dict[str, str]
     log: str
     directory: str
+
+    def start(self, owner: tuple[int, int] | None) -> subprocess.Popen[bytes]:
+        """Start it in a session of its own, as ``owner`` (uid, gid) if that is given."""
+        options: dict[str, object] = {}
+        if owner is not None:
+            options = {"user": owner[0], "group": owner[1], "extra_groups": []}
+        fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            if owner is not None:
+                os.fchown(fd, *owner)
+            return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+                self.argv,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=fd,
+                stderr=fd,
+                cwd="/",
+                start_new_session=True,
+                **options,
+            )
+        finally:
+            os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +101,10 @@ class Machine:
 
     def write(self, directory: Path) -> None:
         """Keep it in ``directory``, for its owner only."""
-        write_atomically(directory / SPEC, json.dumps(asdict(self), indent=1), mode=0o600)
+        document = asdict(self)
+        if self.identity is None:
+            del document["identity"]  # a watcher from before there was one may read this
+        write_atomically(directory / SPEC, json.dumps(document, indent=1), mode=0o600)
 
 
 def read(directory: Path) -> Machine:

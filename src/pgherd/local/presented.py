@@ -32,15 +32,10 @@ def presented(
     try:
         if own is not None:
             context.load_cert_chain(own)
-        with socket.create_connection((host, port), timeout_s) as plain:
-            if postgres:
-                plain.sendall(_SSL_REQUEST)
-                if plain.recv(1) != b"S":
-                    return None
-            with context.wrap_socket(plain) as secure:
-                data = secure.getpeercert(binary_form=True)
-                with suppress(OSError):  # or it is an error in the server's log
-                    secure.unwrap()
+        with _connected(host, port, context, postgres, timeout_s) as secure:
+            data = secure.getpeercert(binary_form=True)
+            with suppress(OSError):  # or it is an error in the server's log
+                secure.unwrap()
     except (OSError, ValueError):
         return None
     if not data:
@@ -48,3 +43,21 @@ def presented(
     from cryptography.x509 import load_der_x509_certificate  # slow to import, and needed by those who fail only
 
     return load_der_x509_certificate(data)
+
+
+def _connected(host: str, port: int, context: ssl.SSLContext, postgres: bool, timeout_s: float) -> ssl.SSLSocket:
+    """Over TLS, which PostgreSQL is asked for first. Raises OSError."""
+    if postgres:
+        with socket.create_connection((host, port), timeout_s) as plain:
+            plain.sendall(_SSL_REQUEST)
+            if plain.recv(1) != b"S":
+                raise ConnectionRefusedError("no TLS")
+            return context.wrap_socket(plain)
+    secure = context.wrap_socket(socket.socket())
+    try:
+        secure.settimeout(timeout_s)
+        secure.connect((host, port))
+    except BaseException:
+        secure.close()
+        raise
+    return secure

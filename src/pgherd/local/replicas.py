@@ -25,9 +25,8 @@ from psycopg.conninfo import make_conninfo
 
 from ..dcs import NAMESPACE, Store
 from ..errors import LocalServerError, StoreUnavailable
-from ..exchange import Identity
 from ..herdfile import EtcdMember, HerdFile, HerdNode, TwoNode, write_atomically
-from . import certificates, machine, patroni, runtime
+from . import etcd, machine, patroni, runtime
 from .certificates import Holder
 from .installation import Installation
 from .layout import ETCD_MEMBERS, NODES
@@ -120,14 +119,14 @@ class Replicas:
             directory = self.directory(member.name) / machine.ETCD
             directory.mkdir(mode=0o700, exist_ok=True)
             user.give(directory)
-            write_atomically(directory / "key", derived(self.password, "tokens"), mode=0o600, owner=user.owner)
+            write_atomically(directory / etcd.KEY, derived(self.password, "tokens"), mode=0o600, owner=user.owner)
 
     def rejoin_etcd(self, say: Progress) -> None:
         """Let a member of etcd whose data is gone join the others again; their watchers are started for it.
 
         Raises LocalServerError when most members have lost theirs: who held all acknowledged writes is forgotten then.
         """
-        lost = [m for m in self.herd.etcd if not self._has_data(m)]
+        lost = [m for m in self.herd.etcd if not self.has_etcd_data(m)]
         if self.herd.postgres_version is None or len(lost) in (0, len(self.herd.etcd)):
             return
         names = ", ".join(m.name for m in lost)
@@ -145,10 +144,11 @@ class Replicas:
         say(f"etcd: {names} lost its data and joins again")
         with closing(self._any_machine().store(2.0)) as store:
             for member in lost:
-                self._await_etcd(partial(store.replace_member, _peer_url(member)), 30)
+                self.await_etcd(partial(store.replace_member, etcd.peer_url(member)), 30)
 
-    def _has_data(self, member: EtcdMember) -> bool:
-        return (self.directory(member.name) / machine.ETCD / "data" / "member").exists()
+    def has_etcd_data(self, member: EtcdMember) -> bool:
+        """Whether a member of etcd knows what it knew."""
+        return etcd.has_data(self.directory(member.name))
 
     def start_watchers(self, besides: Sequence[str] = ()) -> None:
         """Start the watchers that are not running. Raises LocalServerError with the end of a log."""
@@ -214,12 +214,12 @@ class Replicas:
         self.start_watchers()
         with closing(self._any_machine().store(2.0)) as store:
             for group in dict.fromkeys(n.group for n in gone):
-                self._await_etcd(partial(_forget, store, group), timeout_s)
+                self.await_etcd(partial(_forget, store, group), timeout_s)
 
     def open_store(self, timeout_s: float = 30) -> None:
         """Wait for etcd, close it to those without the password, and give each group its settings."""
         with closing(self._any_machine().store(2.0)) as store:
-            self._await_etcd(lambda: self._open(store), timeout_s)
+            self.await_etcd(lambda: self._open(store), timeout_s)
 
     def _open(self, store: Store) -> None:
         store.secure()
@@ -231,7 +231,7 @@ class Replicas:
             if known is None or known.value != text:
                 store.put(key, text)
 
-    def _await_etcd(self, work: Callable[[], None], timeout_s: float) -> None:
+    def await_etcd(self, work: Callable[[], None], timeout_s: float) -> None:
         """Do ``work``, again and again until etcd answers. Raises LocalServerError with the ends of its logs."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -239,7 +239,7 @@ class Replicas:
                 return work()
             except StoreUnavailable as e:
                 if time.monotonic() > deadline:
-                    logs = "\n".join(_tail(self._etcd_log(m.name), 5) for m in self.herd.etcd)
+                    logs = "\n".join(_tail(etcd.log_of(self.directory(m.name)), 5) for m in self.herd.etcd)
                     raise LocalServerError(
                         f"etcd did not start: {e}\n{logs}", hint=f"see {self.home / MACHINES}"
                     ) from e
@@ -366,9 +366,6 @@ class Replicas:
         except psycopg.OperationalError:
             return False
 
-    def _etcd_log(self, name: str) -> Path:
-        return self.directory(name) / machine.ETCD / "etcd.log"
-
     def _spec(self, name: str, programs: runtime.Runtime, installation: Installation, user: ServerUser) -> Machine:
         mine = [n for n in self.herd.nodes if n.machine == name]
         witnesses = self._witnesses()
@@ -376,7 +373,7 @@ class Replicas:
         members = sorted(self.herd.etcd, key=lambda m: m.name != name)
         return Machine(
             name=name,
-            etcd=self._etcd(name, programs, user),
+            etcd=self.etcd_of(name, programs),
             endpoints=tuple((m.host, m.client_port) for m in members),
             etcd_user=patroni.ETCD_USER,
             etcd_password=derived(self.password, "etcd"),
@@ -387,13 +384,8 @@ class Replicas:
             sql_user=self.herd.user,
             sql_password=self.password,
             owner=user.owner,
-            identity=self._identity(name),
+            identity=etcd.identity_of(self.directory(name)) if self.herd.mutual_tls else None,
         )
-
-    def _identity(self, name: str) -> Identity | None:
-        directory = self.directory(name) / machine.TLS
-        certificate, trust = str(directory / certificates.SERVER), str(directory / certificates.CA_CERT)
-        return Identity(certificate, trust) if self.herd.mutual_tls else None
 
     def _witnesses(self) -> dict[str, tuple[str, ...]]:
         """Machines of etcd that judge groups with too few machines of their own for a majority."""
@@ -422,37 +414,14 @@ class Replicas:
             node.data_directory,
         )
 
-    def _etcd(self, name: str, programs: runtime.Runtime, user: ServerUser) -> Program | None:
+    def etcd_of(self, name: str, programs: runtime.Runtime) -> Program | None:
+        """The machine's member of etcd, if it has one."""
         member = next((m for m in self.herd.etcd if m.name == name), None)
         if member is None:
             return None
-        directory = self.directory(name) / machine.ETCD
-        peers = {m.name: _peer_url(m) for m in self.herd.etcd}
-        others_know = self.herd.postgres_version is not None and any(self._has_data(m) for m in self.herd.etcd)
-        client = f"{_scheme(member)}://{member.host}:{member.client_port}"
-        options = {
-            "name": name,
-            "data-dir": str(directory / "data"),
-            "listen-client-urls": client,
-            "advertise-client-urls": client,
-            "listen-peer-urls": peers[name],
-            "initial-advertise-peer-urls": peers[name],
-            "initial-cluster": ",".join(f"{n}={url}" for n, url in peers.items()),
-            "initial-cluster-state": "existing" if others_know else "new",  # looked at by a member without data only
-            "initial-cluster-token": derived(self.password, "cluster")[:12],
-            "auth-token": f"jwt,priv-key={directory / 'key'},sign-method=HS256,ttl=10m",
-            "bcrypt-cost": "4",  # the password is random, 160 bits
-            "auto-compaction-mode": "periodic",
-            "auto-compaction-retention": "1h",
-            "logger": "zap",
-            "log-level": "warn",
-        }
-        if self.herd.mutual_tls:
-            own, ca = (str(self.directory(name) / machine.TLS / f) for f in (certificates.SERVER, certificates.CA_CERT))
-            shown = {"cert-file": own, "key-file": own, "trusted-ca-file": ca, "client-cert-auth": "true"}
-            options |= {f"{to}{k}": v for to in ("", "peer-") for k, v in shown.items()}
-        argv = (str(programs.etcd), *(f"--{k}={v}" for k, v in options.items()))
-        return Program(argv, {"HOME": str(directory)}, str(self._etcd_log(name)), str(directory))
+        joins = self.herd.postgres_version is not None and any(map(self.has_etcd_data, self.herd.etcd))
+        token = derived(self.password, "cluster")[:12]
+        return etcd.program(programs.etcd, member, self.herd.etcd, self.directory(name), token, joins=joins)
 
     def _write_patroni(self, node: HerdNode, preference: int, installation: Installation, user: ServerUser) -> None:
         directory = self.home / NODES / node.name
@@ -478,14 +447,6 @@ class Replicas:
 def _forget(store: Store, group: str) -> None:
     for entry in store.under(f"{NAMESPACE}{group}/"):
         store.delete(entry.key)
-
-
-def _peer_url(member: EtcdMember) -> str:
-    return f"{_scheme(member)}://{member.host}:{member.peer_port}"
-
-
-def _scheme(member: EtcdMember) -> str:
-    return "https" if member.tls else "http"
 
 
 def _seen(node: HerdNode) -> WatchedNode:

@@ -53,13 +53,9 @@ class Identity:
         return f"{address[0]}:{address[1]} refuses the certificate in {self.certificate}: {error.reason}"
 
 
+@lru_cache(maxsize=1)
 def anybody() -> ssl.SSLContext:
     """For connections that only see whether somebody answers: nobody is trusted, and nothing is to be sent."""
-    return _anybody()
-
-
-@lru_cache(maxsize=1)
-def _anybody() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -68,9 +64,13 @@ def _anybody() -> ssl.SSLContext:
 
 @lru_cache(maxsize=16)
 def _context(identity: Identity, _: tuple[object, ...]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=identity.trust)
-    if identity.certificate is not None:
-        context.load_cert_chain(identity.certificate)
+    try:
+        context = ssl.create_default_context(cafile=identity.trust)
+        if identity.certificate is not None:
+            context.load_cert_chain(identity.certificate)
+    except ssl.SSLError as error:
+        files = " or ".join(filter(None, (identity.certificate, identity.trust)))
+        raise OSError(f"{files} can't be used: {error}") from error
     return context
 
 

@@ -64,7 +64,8 @@ class Certified:
     def renew(self, *, ca: bool) -> int:
         """New ones for all, with ``ca`` of a new CA; how many former CAs are trusted no longer.
 
-        Killed anywhere, it can be called again. Raises LocalServerError, UnsafeSetting.
+        Killed anywhere, it can be called again; killed after forgetting, etcd trusts a former CA until its next start.
+        Raises LocalServerError, UnsafeSetting.
         """
         if self._mutual:
             self._check_watched()

@@ -401,7 +401,7 @@ class Replicas:
         libraries = ":".join(e["LD_LIBRARY_PATH"] for e in (programs.env, installation.env) if "LD_LIBRARY_PATH" in e)
         env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(directory)}
         env |= programs.env | installation.env | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
-        argv = (str(programs.python), "-m", "patroni", str(directory / PATRONI_FILE))
+        argv = (str(programs.python), "-c", patroni.RUN, "patroni", str(directory / PATRONI_FILE))
         seen = _seen(node)
         return WatchedNode(
             seen.name,

@@ -50,7 +50,8 @@ class Identity:
             return f"the certificate at {address[0]}:{address[1]} is not trusted: {error.verify_message}"
         if self.certificate is not None and (ended := _ended(Path(self.certificate))) is not None:
             return f"the certificate in {self.certificate} has expired, on {ended:%Y-%m-%d %H:%M} UTC"
-        return f"{address[0]}:{address[1]} refuses the certificate in {self.certificate}: {error.reason}"
+        shown = f"the certificate in {self.certificate}" if self.certificate is not None else "us without a certificate"
+        return f"{address[0]}:{address[1]} refuses {shown}: {error.reason}"
 
 
 @lru_cache(maxsize=1)

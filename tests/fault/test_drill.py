@@ -153,7 +153,7 @@ def test_attached_servers_are_drilled_only_where_that_was_said(
     for rest, said in (
         (None, "rest_cacert"),
         (replace(file.rest, certificate=None), "rest_certificate"),
-        (replace(file.rest, trust=None), "is not trusted: unable to get local issuer certificate"),
+        (replace(file.rest, trust=None), "is not trusted"),
     ):
         replace(file, rest=rest).write(attached)
         assert main(["switchover", "us-east", "--home", str(attached)]) == ExitStatus.FAILED

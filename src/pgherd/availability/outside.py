@@ -29,8 +29,9 @@ def switch_over(file: HerdFile, old: HerdNode, to: str | None) -> str:
     try:
         status, answer = _api(file, old).ask("POST", "/switchover", body, timeout_s=TIMEOUT_S)
     except (OSError, HTTPException) as error:
+        why = _complaint(file, old, error) or error
         raise GroupUnavailable(
-            f"Patroni of {old.name} at {old.host}:{old.rest_port} does not answer: {error}", hint=_hint(file, old)
+            f"Patroni of {old.name} at {old.host}:{old.rest_port} does not answer: {why}", hint=_hint(file, old)
         ) from error
     said = answer.decode(errors="replace").strip()
     if status != 200:
@@ -51,6 +52,11 @@ def _identity(file: HerdFile, node: HerdNode) -> Identity | None:
         return said
     tls = file.tls_of(node)
     return Identity(None, tls.sslrootcert if tls and tls.sslrootcert != SYSTEM else None)
+
+
+def _complaint(file: HerdFile, node: HerdNode, error: Exception) -> str | None:
+    identity = _identity(file, node)
+    return identity.complaint(error, (node.host, node.rest_port or 0)) if identity is not None else None
 
 
 def _hint(file: HerdFile, node: HerdNode) -> str:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import select
-import socket
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from typing import Any
 
+from . import exchange
 from .errors import StoreUnavailable
+from .exchange import Exchange, Identity
 
 NAMESPACE = "/pgherd/"
 TIMEOUT_S = 1.0
@@ -40,12 +39,22 @@ class Entry:
 
 
 class Store:
-    """A client for threads: one connection each, to the endpoint that answered last. Keeps no state but a token."""
+    """A client for threads: one connection each, to the endpoint that answered last. Keeps no state but a token.
+
+    With ``identity`` over TLS.
+    """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], user: str, password: str, *, timeout_s: float = TIMEOUT_S
+        self,
+        endpoints: Sequence[Endpoint],
+        user: str,
+        password: str,
+        *,
+        identity: Identity | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._endpoints = list(endpoints)
+        self._identity = identity
         self._login = {"name": user, "password": password}
         self._timeout_s = timeout_s
         self._token: str | None = None
@@ -131,6 +140,13 @@ class Store:
             if "exist" not in str(error):
                 raise
 
+    def readdress_member(self, before: str, after: str) -> None:
+        """Have the member at ``before`` known to be at ``after`` from now on, and wait until a majority agrees."""
+        for member in self._call("/v3/cluster/member/list", {}).get("members", ()):
+            if before in member.get("peerURLs", ()):
+                self._call("/v3/cluster/member/update", {"ID": member["ID"], "peerURLs": [after]})
+        self.get(NAMESPACE)
+
     def close(self) -> None:
         """Close the calling thread's connection."""
         if getattr(self._local, "kept", None) is not None:
@@ -157,99 +173,78 @@ class Store:
 
         So a request may be carried out twice: all of them may be.
         """
-        kept: _Exchange | None = getattr(self._local, "kept", None)
+        kept: Exchange | None = getattr(self._local, "kept", None)
         self._local.kept = None
-        left = [e for e in self._endpoints if kept is None or e != kept.endpoint]
-        asked = [kept.again(path, body, self._token)] if kept is not None else []
+        left = [e for e in self._endpoints if kept is None or e != kept.address]
+        asked = [kept.again(self._request(kept.address, path, body))] if kept is not None else []
+        identity = self._identity
         failure: Exception | None = None
+        complaint: str | None = None
         try:
+            context = identity.context() if identity is not None and left else None
             while asked or left:
                 if left and (not asked or asked[-1].age_s() >= HEDGE_S):
-                    asked.append(_Exchange(left.pop(0), path, body, self._token))
+                    asked.append(Exchange(left[0], self._request(left.pop(0), path, body), context))
                 for one in _ready(asked, HEDGE_S - asked[-1].age_s() if left else self._timeout_s - asked[0].age_s()):
                     try:
                         found = one.step()
+                        answer = json.loads(found.body) if found else {}
                     except (OSError, HTTPException, ValueError) as error:
                         found, failure = None, error
+                        if identity is not None:
+                            complaint = complaint or identity.complaint(error, one.address)
                         asked.remove(one)
                         one.close()
                     if found is None:
                         continue
-                    status, answer = found
                     said = str(answer.get("message") or answer.get("error"))
-                    if status < 500 and one.socket.fileno() >= 0:
+                    if found.status < 500 and one.keeps:
                         asked.remove(one)
                         self._local.kept = one
-                    if status == 200:
-                        return answer
+                    if found.status == 200:
+                        return dict(answer)
                     if "not enabled" in said:
                         raise _NotEnabled(said)
-                    if status < 500:
+                    if found.status < 500:
                         raise _Refused(f"etcd refused: {said}")
                     failure = StoreUnavailable(said)  # it knows of no leader, say
                     asked.remove(one)
                     one.close()
                 for one in [o for o in asked if o.age_s() >= self._timeout_s]:
-                    failure = TimeoutError(f"{one.endpoint[0]}:{one.endpoint[1]} does not answer")
+                    failure = TimeoutError(f"{one.address[0]}:{one.address[1]} does not answer")
                     asked.remove(one)
                     one.close()
+        except OSError as error:  # a certificate's file is not there
+            failure, complaint = error, str(error)
         finally:
             for one in asked:
                 one.close()
         raise StoreUnavailable(
-            "etcd does not answer, or has no majority", hint="pgherd up starts it again; writes go on meanwhile"
+            f"etcd does not answer: {complaint}" if complaint else "etcd does not answer, or has no majority",
+            hint="pgherd up starts it again; writes go on meanwhile",
         ) from failure
 
+    def _request(self, endpoint: Endpoint, path: str, body: dict[str, Any]) -> bytes:
+        headers = {"Authorization": self._token} if self._token else {}
+        return exchange.request("POST", f"{endpoint[0]}:{endpoint[1]}", path, json.dumps(body).encode(), headers)
 
-class _Exchange:
-    """One request to one member, and its answer, without waiting: :meth:`step` when :attr:`socket` is ready."""
-
-    def __init__(self, endpoint: Endpoint, path: str, body: dict[str, Any], token: str | None) -> None:
-        self.endpoint = endpoint
-        self.socket = socket.socket()
-        self.socket.setblocking(False)
-        self.socket.connect_ex(endpoint)
-        self._connection = HTTPConnection(*endpoint)
-        self.again(path, body, token)
-
-    def again(self, path: str, body: dict[str, Any], token: str | None) -> _Exchange:
-        """Another request over the same connection."""
-        self.event = select.POLLOUT
-        self._request = ("POST", path, json.dumps(body), {"Authorization": token} if token else {})
-        self._began = time.monotonic()
-        return self
-
-    def age_s(self) -> float:
-        """How long ago it was asked."""
-        return time.monotonic() - self._began
-
-    def step(self) -> tuple[int, dict[str, Any]] | None:
-        """Status and answer, None until they are there. Raises OSError, HTTPException, ValueError."""
-        if self.event == select.POLLOUT:
-            if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise OSError(error, os.strerror(error))
-            self.socket.settimeout(TIMEOUT_S)  # the rest of a request that fits, and of an answer that has begun
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection.sock = self.socket
-            self._connection.request(*self._request)
-            self.event = select.POLLIN
-            return None
-        response = self._connection.getresponse()
-        return response.status, json.loads(response.read())
-
-    def close(self) -> None:
-        """Hang up."""
-        self._connection.close()
-        self.socket.close()
+    def is_healthy(self, endpoint: Endpoint) -> bool:
+        """Whether a member is one of a majority that answers."""
+        asked = exchange.request("GET", f"{endpoint[0]}:{endpoint[1]}", "/health")
+        try:
+            answer = exchange.ask(endpoint, asked, self._identity, self._timeout_s)
+            return bool(json.loads(answer.body).get("health") == "true")
+        except (OSError, HTTPException, ValueError):
+            return False
 
 
-def _ready(asked: Sequence[_Exchange], timeout_s: float) -> list[_Exchange]:
+def _ready(asked: Sequence[Exchange], timeout_s: float) -> list[Exchange]:
     """Those of ``asked`` that can go on, waiting for one for up to ``timeout_s``."""
     waiting = select.poll()
     for one in asked:
         waiting.register(one.socket, one.event)
     ready = {fd for fd, _ in waiting.poll(max(0.0, timeout_s) * 1000)}
-    return [one for one in asked if one.socket.fileno() in ready]
+    return [one for one in asked if one.socket in ready]
 
 
 class _Refused(StoreUnavailable):

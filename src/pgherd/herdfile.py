@@ -19,6 +19,7 @@ from urllib.parse import quote
 import tomli_w
 
 from .errors import BadInput, NoSuchHerd, UnknownName, UnsafeSetting, WrongVersion
+from .exchange import Identity
 from .model.placement import Label
 from .model.tls import HERD_CA, SYSTEM, SslMode, Tls, is_loopback
 from .model.topology import EngineName, Group, GroupId, Node, NodeId, Role
@@ -29,12 +30,13 @@ FILE_NAME = "herd.toml"
 
 _REQUIRED = object()
 _TLS_KEYS = ("sslmode", "sslrootcert")
+_REST_KEYS = ("rest_cacert", "rest_certificate")
 _TOP_KEYS = (
     *("format", "engine", "dbname", "user", "passfile", "postgres_version", "two_node", "nodes", "etcd"),
     "regions",
 )
 _NODE_KEYS = ("name", "group", "host", "port", "cloud", "region", "zone", "data_directory", "leaving", "rest_port")
-_ETCD_KEYS = ("name", "host", "client_port", "peer_port")
+_ETCD_KEYS = ("name", "host", "client_port", "peer_port", "tls")
 
 
 class TwoNode(StrEnum):
@@ -64,6 +66,8 @@ class HerdNode:
     leaving: bool = False
     tls: Tls | None = None
     """How it is reached, where that is not as the herd's other nodes are."""
+    rest: Identity | None = None
+    """How Patroni's REST API is, likewise; of a node that pgherd did not start"""
 
     @property
     def machine(self) -> str:
@@ -79,6 +83,8 @@ class EtcdMember:
     host: str
     client_port: int
     peer_port: int
+    tls: bool = False
+    """Whether it, and the REST API of every Patroni, talk to those only who have a certificate of the herd's CA"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ class HerdFile:
     two_node: TwoNode | None = None
     tls: Tls | None = None
     """How clients reach the nodes; None, in homes of before there was TLS: as libpq does by itself"""
+    rest: Identity | None = None
+    """Whom to trust at the REST API of attached nodes' Patroni, and what to show there"""
     embedding: Mapping[str, Endpoint] = field(default_factory=dict)
     """by region, the endpoint that embeds texts that are pinned to it"""
     llm: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -116,6 +124,11 @@ class HerdFile:
     def replicated(self) -> bool:
         """Whether groups have standbys that pgherd runs."""
         return bool(self.etcd)
+
+    @property
+    def mutual_tls(self) -> bool:
+        """Whether etcd and Patroni's REST API talk to those only who have a certificate of the herd's CA."""
+        return self.replicated and all(member.tls for member in self.etcd)
 
     def groups(self) -> tuple[Group, ...]:
         """The groups in the file's order, numbered from 1."""
@@ -189,7 +202,7 @@ class HerdFile:
             document["postgres_version"] = self.postgres_version
         if self.two_node is not None:
             document["two_node"] = self.two_node.value
-        document |= _tls_document(self.tls, home)
+        document |= _tls_document(self.tls, home) | _rest_document(self.rest, home)
         document["nodes"] = [_node_document(n, home) for n in self.nodes]
         if self.etcd:
             document["etcd"] = [asdict(member) for member in self.etcd]
@@ -326,7 +339,7 @@ def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
             f"{where} has format {version}, this pgherd reads format {FORMAT}",
             hint="use the pgherd that wrote it, or another home (--home)",
         )
-    _refuse_unknown(document, (*_TOP_KEYS, *_TLS_KEYS), where, "")
+    _refuse_unknown(document, (*_TOP_KEYS, *_TLS_KEYS, *_REST_KEYS), where, "")
     engine = _get(document, "engine", str, where, "")
     if engine not in EngineName.__members__.values():
         raise BadInput(f"{where}: engine {engine!r} is not known", hint="engines: " + ", ".join(EngineName))
@@ -347,6 +360,7 @@ def _herd(document: Mapping[str, Any], where: str, base: Path) -> HerdFile:
         etcd=tuple(_member(e, where, i) for i, e in enumerate(_get(document, "etcd", list, where, "", []), 1)),
         two_node=_two_node(_get(document, "two_node", str, where, "", None), where),
         tls=_tls(document, where, "", base),
+        rest=_rest(document, where, "", base),
         embedding=endpoints["embedding"],
         llm=endpoints["llm"],
     )
@@ -368,6 +382,23 @@ def _tls_document(tls: Tls | None, home: Path) -> dict[str, str]:
         return {}
     root = tls.sslrootcert
     return replace(tls, sslrootcert=root and (root if root == SYSTEM else _relative(root, home))).parameters()
+
+
+def _rest(table: Mapping[str, Any], where: str, at: str, base: Path) -> Identity | None:
+    ca, own = (_get(table, key, str, where, at, None) for key in _REST_KEYS)
+    if own is not None and ca is None:
+        raise BadInput(f"{where}: {at}rest_cacert is missing", hint=f"name the CAs to trust, or write {SYSTEM!r}")
+    if ca is None:
+        return None
+    ca, own = (p and (p if p == SYSTEM else str(base / Path(p).expanduser())) for p in (ca, own))
+    return Identity(certificate=own, trust=None if ca == SYSTEM else ca)
+
+
+def _rest_document(rest: Identity | None, home: Path) -> dict[str, str]:
+    if rest is None:
+        return {}
+    paths = zip(_REST_KEYS, (rest.trust or SYSTEM, rest.certificate), strict=True)
+    return {key: path if path == SYSTEM else _relative(path, home) for key, path in paths if path is not None}
 
 
 def _endpoints(regions: Mapping[str, Any], known: set[str], where: str) -> dict[str, dict[str, Endpoint]]:
@@ -406,7 +437,7 @@ def _member(entry: Any, where: str, number: int) -> EtcdMember:
     _refuse_unknown(entry, _ETCD_KEYS, where, at)
     name, host = (_get(entry, key, str, where, at) for key in ("name", "host"))
     client, peer = (_get(entry, key, int, where, at) for key in ("client_port", "peer_port"))
-    return EtcdMember(name, host, client, peer)
+    return EtcdMember(name, host, client, peer, _get(entry, "tls", bool, where, at, False))
 
 
 def _nodes(entries: list[Any], where: str, base: Path) -> tuple[HerdNode, ...]:
@@ -417,7 +448,7 @@ def _nodes(entries: list[Any], where: str, base: Path) -> tuple[HerdNode, ...]:
         at = f"nodes[{i}]."
         if not isinstance(entry, dict):
             raise BadInput(f"{where}: nodes[{i}] is not a table", hint="write a [[nodes]] table for each server")
-        _refuse_unknown(entry, (*_NODE_KEYS, *_TLS_KEYS), where, at)
+        _refuse_unknown(entry, (*_NODE_KEYS, *_TLS_KEYS, *_REST_KEYS), where, at)
         found.append((_node(entry, where, at, base), "name" in entry, "group" in entry))
     groups = iter(
         names_for([n.label.region for n, _, has in found if not has], [n.group for n, _, has in found if has])
@@ -454,6 +485,7 @@ def _node(entry: Mapping[str, Any], where: str, at: str, base: Path) -> HerdNode
         leaving=_get(entry, "leaving", bool, where, at, False),
         rest_port=_get(entry, "rest_port", int, where, at, None),
         tls=_tls(entry, where, at, base),
+        rest=_rest(entry, where, at, base),
     )
 
 
@@ -493,7 +525,7 @@ def _node_document(node: HerdNode, home: Path) -> dict[str, Any]:
         document["leaving"] = True
     if node.rest_port is not None:
         document["rest_port"] = node.rest_port
-    return document | _tls_document(node.tls, home)
+    return document | _tls_document(node.tls, home) | _rest_document(node.rest, home)
 
 
 def _relative(path: str, home: Path) -> str:

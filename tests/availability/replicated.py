@@ -15,6 +15,7 @@ import pytest
 import pgherd
 from pgherd import herdfile
 from pgherd.availability import keys
+from pgherd.availability.rest import Rest
 from pgherd.herdfile import HerdNode
 from pgherd.local import machine
 from pgherd.local.herd import LocalHerd
@@ -75,6 +76,11 @@ class Replicated:
         """Which node is primary now."""
         with self.connect() as connection:
             return next(n for n in self.nodes if n.port == connection.info.port)
+
+    def rest(self, node: HerdNode) -> Rest:
+        """A node's Patroni, as its machine's watcher asks it."""
+        assert node.rest_port is not None
+        return Rest(node.host, node.rest_port, machine.read(self.machine(node)).identity)
 
     def processes(self, node: HerdNode) -> Processes:
         return Processes(self.home / "nodes" / node.name)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -205,12 +203,8 @@ def test_a_member_of_etcd_that_lost_its_data_joins_the_others_again(replicated: 
     shutil.rmtree(data)
     replicated.local.up()
 
-    def healthy() -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"http://{member.host}:{member.client_port}/health") as answer:
-            return bool(json.load(answer)["health"] == "true")
-        return False
-
-    wait_until(healthy)
+    store = machine.read(replicated.home / "machines" / member.name).store()
+    wait_until(lambda: store.is_healthy((member.host, member.client_port)))
     assert (data / "member").exists()
     wait_until(replicated.in_step)
 
@@ -222,8 +216,7 @@ def test_a_failover_right_after_an_outage_of_etcd(replicated: Replicated, writer
     members = [Processes(replicated.home / "machines" / m.name / "etcd") for m in replicated.file.etcd]
 
     def in_failsafe(node: HerdNode) -> bool:
-        with urllib.request.urlopen(f"http://{node.host}:{node.rest_port}/patroni", timeout=5) as answer:
-            return "failsafe_mode_is_active" in json.load(answer)
+        return "failsafe_mode_is_active" in replicated.rest(node).state()
 
     for member in members:
         member.signal(signal.SIGSTOP)

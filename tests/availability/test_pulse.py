@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import itertools
 import socket
+import ssl
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,9 @@ import pgherd.availability
 from availability.replicated import wait_until
 from pgherd.availability.decide import GONE_PROBES
 from pgherd.availability.pulse import Pulse
+from pgherd.availability.rest import Rest
+from pgherd.exchange import Identity
+from pgherd.local import certificates
 from pgherd.local.machine import WatchedNode
 
 INTERVAL_S = 0.05
@@ -28,8 +34,9 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-def pulse_of(sql: int, rest: int) -> Pulse:
-    pulse = Pulse(WatchedNode("n", "g", "m", "127.0.0.1", sql, rest), "nobody", "", rest=True, interval_s=INTERVAL_S)
+def pulse_of(sql: int, rest: int, identity: Identity | None = None) -> Pulse:
+    node, api = WatchedNode("n", "g", "m", "127.0.0.1", sql, rest), Rest("127.0.0.1", rest, identity)
+    pulse = Pulse(node, "nobody", "", rest=api, interval_s=INTERVAL_S)
     pulse.wanted.set()
     pulse.start()
     return pulse
@@ -65,6 +72,23 @@ def test_a_late_answer_is_an_answer(listener: socket.socket) -> None:
         with first:
             first.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
             wait_until(lambda: pulse.answered)
+        pulse.wanted.clear()
+
+
+@pytest.mark.parametrize("wants", [ssl.CERT_NONE, ssl.CERT_REQUIRED])
+def test_an_expired_certificate_is_an_answer(listener: socket.socket, tmp_path: Path, wants: ssl.VerifyMode) -> None:
+    """Whether it answers is all that is asked: nobody may be fenced for a certificate."""
+    path = tmp_path / "expired.pem"
+    issued = certificates.issue(certificates.new_ca(), "127.0.0.1", datetime(2026, 1, 2, tzinfo=UTC))
+    path.write_text(issued.pem())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(path)
+    context.verify_mode = wants
+    with socket.create_server(("127.0.0.1", 0)) as rest:
+        pulse = pulse_of(port(listener), port(rest), Identity(None, None))
+        with suppress(OSError), rest.accept()[0] as caller, context.wrap_socket(caller, server_side=True):
+            pass
+        wait_until(lambda: pulse.answered)
         pulse.wanted.clear()
 
 

@@ -48,7 +48,8 @@ def give(local: LocalHerd, name: str, issued: certificates.Issued) -> None:
     """Let a running server show another certificate."""
     path = local.home / "nodes" / name / SERVER
     herdfile.write_atomically(path, issued.pem(), mode=0o600, owner=server_user().owner)
-    local._await_certificate(next(n for n in herdfile.read(local.home).nodes if n.name == name))
+    file = herdfile.read(local.home)
+    local.certified(file, server_user()).await_shown(next(n for n in file.nodes if n.name == name))
 
 
 def ca_of(local: LocalHerd) -> certificates.Issued:

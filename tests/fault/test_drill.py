@@ -23,10 +23,11 @@ from pgherd.availability.ground import Ground
 from pgherd.availability.timeline import svg
 from pgherd.cli.main import main
 from pgherd.errors import BadInput, DrillRefused, ExitStatus, GroupUnavailable
+from pgherd.local import machine
 from pgherd.local.herd import LocalHerd
 from pgherd.local.patroni import REST_USER
 from pgherd.local.processes import Processes
-from pgherd.local.replicas import derived
+from pgherd.local.replicas import MACHINES, derived
 from pgherd.model.placement import Label
 
 pytestmark = pytest.mark.timeout(1200)
@@ -113,12 +114,16 @@ def test_what_can_not_be_drilled_is_refused(home: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def attached(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same servers as somebody who didn't start them knows them: their addresses, and those of their Patroni."""
+    """The same servers as somebody who didn't start them knows them: their addresses, and those of their Patroni.
+
+    Its REST API is HTTPS, and wants a certificate of its clients.
+    """
     file = herdfile.read(home)
     nodes = tuple(replace(n, data_directory=None) for n in file.nodes)
     outside = tmp_path / "attached"
     outside.mkdir()
-    replace(file, nodes=nodes, etcd=(), postgres_version=None).write(outside)
+    known_by = machine.read(home / MACHINES / nodes[0].machine).identity
+    replace(file, nodes=nodes, etcd=(), postgres_version=None, rest=known_by).write(outside)
     monkeypatch.setenv("PGHERD_PATRONI_LOGIN", f"{REST_USER}:{derived(LocalHerd(home).password(), 'rest')}")
     return outside
 
@@ -144,6 +149,15 @@ def test_attached_servers_are_drilled_only_where_that_was_said(
     assert main(["switchover", "us-east", "--home", str(attached)]) == ExitStatus.FAILED
     assert "PGHERD_PATRONI_LOGIN" in capsys.readouterr().err
     file = herdfile.read(attached)
+    assert file.rest is not None
+    for rest, said in (
+        (None, "rest_cacert"),
+        (replace(file.rest, certificate=None), "rest_certificate"),
+        (replace(file.rest, trust=None), "is not trusted"),
+    ):
+        replace(file, rest=rest).write(attached)
+        assert main(["switchover", "us-east", "--home", str(attached)]) == ExitStatus.FAILED
+        assert said in capsys.readouterr().err.replace("\n", " ")
     replace(file, nodes=tuple(replace(n, rest_port=None) for n in file.nodes)).write(attached)
     assert main(["switchover", "us-east", "--home", str(attached)]) == ExitStatus.BAD_INPUT
     assert "rest_port" in capsys.readouterr().err

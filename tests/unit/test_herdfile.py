@@ -9,6 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgherd import herdfile
 from pgherd.errors import BadInput, NoSuchHerd, UnknownName, WrongVersion
+from pgherd.exchange import Identity
 from pgherd.herdfile import HerdFile, HerdNode
 from pgherd.model.placement import Label
 from pgherd.model.topology import EngineName, Role
@@ -35,6 +36,27 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     attached.write(tmp_path)
     assert herdfile.read(tmp_path) == attached
     assert [p.name for p in tmp_path.iterdir()] == ["herd.toml"], "no temporary file stays"
+
+
+def test_how_patronis_rest_api_is_reached_is_kept(tmp_path: Path) -> None:
+    text = """
+dbname = "d"
+user = "u"
+rest_cacert = "system"
+[[nodes]]
+host = "h"
+region = "r"
+[[nodes]]
+host = "i"
+region = "r"
+rest_cacert = "ca.crt"
+rest_certificate = "/etc/own.pem"
+"""
+    file = herdfile.parse_toml(text, str(tmp_path / "x.toml"))
+    assert file.rest == Identity(None, None)
+    assert [n.rest for n in file.nodes] == [None, Identity("/etc/own.pem", str(tmp_path / "ca.crt"))]
+    file.write(tmp_path)
+    assert herdfile.read(tmp_path) == file
 
 
 def test_a_home_can_be_moved(tmp_path: Path) -> None:
@@ -161,6 +183,7 @@ GOOD_NODE = "[[nodes]]\nhost = 'h'\nregion = 'r'\n"
         ("dbname = 'd'\nuser = 'u'\n" + GOOD_NODE + "port = true\n", r"nodes\[1\].port is True, not a whole number"),
         ("dbname = 'd'\nuser = 'u'\n" + GOOD_NODE + "zone = '*'\n", r"nodes\[1\].zone '\*' is not a place"),
         ("dbname = 'd'\nuser = 'u'\n" + GOOD_NODE + "prot = 1\n", r"nodes\[1\].prot is not known"),
+        ("dbname = 'd'\nuser = 'u'\nrest_certificate = 'x'\n" + GOOD_NODE, "x.toml: rest_cacert is missing"),
         ("dbname = 'd'\nuser = 'u'\n" + GOOD_NODE + "data_directory = '/d'\n", "data_directory is not for attached"),
         ("dbname = 'd'\nuser = 'u'\n" + GOOD_NODE * 2, "two nodes have the host and port 'h:5432'"),
         ("dbname = 'd'\nuser = 'u'\nengine = 'oxen'\n" + GOOD_NODE, "engine 'oxen' is not known"),

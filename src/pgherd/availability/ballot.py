@@ -6,11 +6,9 @@ key is dropped in one transaction that also asks whether the votes still stand.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 from ..dcs import Store
@@ -20,12 +18,12 @@ from ..local.processes import Processes
 from . import keys
 from .decide import Peer, PeerAction, on_peer
 from .pulse import Pulse
+from .rest import Rest
 
 LOOK_EVERY_S = 0.5
 HURRY_S = 0.1
 VOTE_TTL_S = 3
 PEER_INTERVAL_S = 0.5
-REST_TIMEOUT_S = 1.0
 AGAIN_S = 30.0
 """How long is left alone: a primary that took its key again after it was dropped, a Patroni that was started anew."""
 log = logging.getLogger("pgherd.watcher")
@@ -47,7 +45,11 @@ class Ballot(threading.Thread):
         self._said: dict[str, str] = {}
 
     def _pulse(self, node: WatchedNode) -> Pulse:
-        return Pulse(node, self._spec.sql_user, self._spec.sql_password, rest=True, interval_s=PEER_INTERVAL_S)
+        spec, rest = self._spec, self._rest(node)
+        return Pulse(node, spec.sql_user, spec.sql_password, rest=rest, interval_s=PEER_INTERVAL_S)
+
+    def _rest(self, node: WatchedNode) -> Rest:
+        return Rest(node.host, node.rest_port, self._spec.identity)
 
     def follow(self, spec: Machine) -> None:
         """There are other nodes and peers from now on. For another thread to call: nothing is changed in place."""
@@ -155,7 +157,9 @@ class Ballot(threading.Thread):
         for node in self._spec.nodes:
             if gone in (None, node.name) or node.group != group or node.patroni is None:
                 continue
-            if time.monotonic() - self._woken.get(node.name, -AGAIN_S) < AGAIN_S or not _in_failsafe(node):
+            if time.monotonic() - self._woken.get(node.name, -AGAIN_S) < AGAIN_S:
+                continue
+            if not self._rest(node).state().get("failsafe_mode_is_active"):
                 continue
             self._woken[node.name] = time.monotonic()
             log.info("group %s: Patroni of %s takes %s for the primary still; started anew", group, node.name, gone)
@@ -164,11 +168,3 @@ class Ballot(threading.Thread):
     def _withdraw(self, group: str, node: str) -> None:
         del self._votes[group, node]
         self._store.delete(keys.votes_prefix(group, node) + self._spec.name)
-
-
-def _in_failsafe(node: WatchedNode) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{node.host}:{node.rest_port}/patroni", timeout=REST_TIMEOUT_S) as answer:
-            return bool(json.load(answer).get("failsafe_mode_is_active"))
-    except (OSError, ValueError):
-        return False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 from contextlib import suppress
 
 from ..local.machine import Program
@@ -25,28 +24,9 @@ def become_subreaper() -> None:
 
 def start(program: Program, owner: tuple[int, int] | None) -> int:
     """Start a program in a session of its own; its pid."""
-    options: dict[str, object] = {}
-    if owner is not None:
-        options = {"user": owner[0], "group": owner[1], "extra_groups": []}
-    fd = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    try:
-        if owner is not None:
-            os.fchown(fd, *owner)
-        process = subprocess.Popen(  # type: ignore[call-overload]
-            program.argv,
-            env=program.env,
-            stdin=subprocess.DEVNULL,
-            stdout=fd,
-            stderr=fd,
-            cwd="/",
-            start_new_session=True,
-            **options,
-        )
-    finally:
-        os.close(fd)
+    process = program.start(owner)
     process.returncode = 0  # reaped by `reap`, with all the others
-    pid: int = process.pid
-    return pid
+    return process.pid
 
 
 def reap() -> list[int]:

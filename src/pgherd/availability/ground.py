@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -179,7 +177,7 @@ class Ground:
         if heirs < min(2, nodes - 1):
             return f"{heirs} standbys may take over"
         for member in self.file.etcd:
-            if not _healthy(f"http://{member.host}:{member.client_port}/health"):
+            if not self.store.is_healthy((member.host, member.client_port)):
                 return f"etcd on {member.name} is not healthy"
         return next((f"{m} has no watcher" for m in self.replicas.machines if self.watcher(m) is None), None)
 
@@ -208,11 +206,3 @@ class Ground:
         """Make a standby primary, in an orderly way."""
         if to is None or to.name != self.primary().name:
             switchover(self.home, str(self.group.name), to.name if to else None)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310
-            return bool(json.load(answer).get("health") == "true")
-    except (OSError, ValueError):
-        return False

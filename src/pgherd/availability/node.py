@@ -85,7 +85,7 @@ class Node:
         self._was_up = False
         self._told: int | None = None
         self._stopped_since: float | None = None
-        self._pulse = Pulse(known, spec.sql_user, spec.sql_password, rest=False, interval_s=SQL_INTERVAL_S)
+        self._pulse = Pulse(known, spec.sql_user, spec.sql_password, rest=None, interval_s=SQL_INTERVAL_S)
         self._pulse.start()
 
     @property

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import select
-import socket
 import threading
 import time
+from http.client import HTTPException
 from typing import Protocol
 
 import psycopg
@@ -19,22 +19,22 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGconn
 
 from ..local.machine import WatchedNode
+from .rest import Rest
 
 PATIENCE_S = 3.0
 """How long a question may take to be answered; then it is given up, and another is open long since."""
 _OVER = -1
 """In the place of a socket: it has failed already."""
-_LIVENESS = b"GET /liveness HTTP/1.0\r\n\r\n"
 
 
 class Pulse(threading.Thread):
     """Asks one node while ``wanted``, every ``interval_s``.
 
     ``silent_s`` and ``probes`` say for how long, and how many questions in a row, it has not answered; a question that
-    was not answered by the time of the next counts. With ``rest``, an answer of Patroni's REST API counts as well.
+    was not answered by the time of the next counts. An answer of ``rest``, Patroni's REST API, counts as well.
     """
 
-    def __init__(self, node: WatchedNode, user: str, password: str, *, rest: bool, interval_s: float) -> None:
+    def __init__(self, node: WatchedNode, user: str, password: str, *, rest: Rest | None, interval_s: float) -> None:
         super().__init__(name=f"pulse-{node.name}", daemon=True)
         self.node = node
         self.wanted = threading.Event()
@@ -69,7 +69,7 @@ class Pulse(threading.Thread):
             # Patroni is asked when the server has not answered at once.
             answers = self._await(began + (self._interval_s / 4 if self._rest and not self.probes else 0))
             if self._rest and not answers:
-                self._open.append(_Http(self.node.host, self.node.rest_port, began))
+                self._open.append(_Rest(self._rest))
             answers = answers or self._await(began + self._interval_s)
             now = time.monotonic()
             if answers:
@@ -188,30 +188,27 @@ class _Sql:
         self._connection.finish()
 
 
-class _Http:
-    """``GET /liveness``; whatever comes back is an answer."""
+class _Rest:
+    """Patroni's liveness; whatever comes back is an answer, a complaint of a certificate as well."""
 
-    def __init__(self, host: str, port: int, now: float) -> None:
-        self.asked = now
-        self.event = select.POLLOUT
-        self._socket = socket.socket()
-        self._socket.setblocking(False)
-        self._socket.connect_ex((host, port))
+    def __init__(self, api: Rest) -> None:
+        self._exchange = api.liveness()
+        self.asked = self._exchange.asked
 
     @property
     def socket(self) -> int:
-        return self._socket.fileno()
+        return self._exchange.socket
+
+    @property
+    def event(self) -> int:
+        return self._exchange.event
 
     def step(self) -> bool | None:
         try:
-            if self.event == select.POLLOUT:
-                self._socket.send(_LIVENESS)
-                self.event = select.POLLIN
-            return bool(self._socket.recv(1))
-        except BlockingIOError:
-            return None
-        except OSError:
-            return False
+            answer = self._exchange.step()
+        except (OSError, HTTPException):
+            return self._exchange.heard
+        return True if answer is not None or self._exchange.heard else None
 
     def close(self) -> None:
-        self._socket.close()
+        self._exchange.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def certificates(
-    action: Annotated[Action | None, typer.Argument(help="renew: new ones for all servers, while they run.")] = None,
+    action: Annotated[Action | None, typer.Argument(help="renew: new ones for all, while they run.")] = None,
     ca: Annotated[
         bool, typer.Option("--ca", help="Also a new CA; the former one stays trusted until the next renewal.")
     ] = False,
@@ -51,11 +52,9 @@ def certificates(
     if not entries:
         out.print("no server of this herd has TLS")
         return
-    columns = ["what", "name", "address", "issuer", "expires", "days", "trusted"]
-    rows = [
-        [*(e[c] for c in ("kind", "name", "address", "issuer")), e["expires"][:10], e["days_left"], e["trusted"]]
-        for e in entries
-    ]
+    columns = ["what", "name", "address", "issuer", "expires", "days", "trusted", "file"]
+    shown = ("kind", "name", "address", "issuer", "expires", "days_left", "trusted", "file")
+    rows = [[e[c][:10] if c == "expires" else e[c] for c in shown] for e in entries]
     out.print(table_of(columns, rows, title="certificates"))
     if action is Action.RENEW:
         out.print(_said(ca, document["forgotten"]))
@@ -80,6 +79,7 @@ def _entries(home: Path) -> list[dict[str, Any]]:
             "expires": e.expires.isoformat(),
             "days_left": int(e.days_left // 1),
             "trusted": e.trusted,
+            "file": None if e.file is None else os.path.relpath(e.file, home),
         }
         for e in inventory(home, herdfile.read(home))
     ]

@@ -2,14 +2,15 @@
 
 ``<home>/ca.key`` (0600) holds the CA's key and certificate, ``<home>/ca.crt`` the certificates to trust: the CA's and,
 after it was renewed, those of former CAs. A server has ``server.pem`` (0600: key and certificate in one file, so that
-they change together) and a copy of ``ca.crt``, both beside the data directory that backups and standbys copy.
+they change together) and a copy of ``ca.crt``, both beside the data directory that backups and standbys copy. Its
+Patroni uses them as well, as server and as client; so does a machine's etcd, and its watcher, those of the machine.
 Whatever is killed halfway, :func:`ensure` finishes. Source: RFC 5280, 4.2; PostgreSQL 18 manual, 18.9, 32.19.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..errors import LocalServerError
-from ..herdfile import HerdNode, write_atomically
+from ..herdfile import write_atomically
 from ..secretfile import refuse_open
 from .user import ServerUser
 
@@ -31,6 +32,19 @@ WARN_DAYS = 30
 """So long before a certificate's end ``status`` warns, and ``up`` renews it."""
 _SKEW = timedelta(hours=1)
 """Certificates count from a little before they are made: other machines' clocks may be behind."""
+
+
+_USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""etcd and Patroni are clients of their like, and show the same certificate then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a certificate: a node or a machine, reached at ``host``; it lies in ``directory``."""
+
+    name: str
+    host: str
+    directory: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,7 @@ def issue(ca: Issued, host: str, until: datetime | None = None) -> Issued:
     """A server's certificate, good for ``host``, 127.0.0.1 and localhost; never for longer than its CA's."""
     key = ec.generate_private_key(ec.SECP256R1())
     until = min(until or datetime.now(UTC) + timedelta(days=SERVER_DAYS), ca.certificate.not_valid_after_utc)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "pgherd")])  # etcd refuses a client's CN
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
     built = (
@@ -106,7 +120,7 @@ def issue(ca: Issued, host: str, until: datetime | None = None) -> Issued:
         .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(_USES), critical=False)
         .add_extension(issuer, critical=False)
     )
     return Issued(key, built.sign(ca.key, hashes.SHA256()))
@@ -145,57 +159,59 @@ def is_issued_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     return True
 
 
-def ensure(
-    home: Path, directories: Sequence[tuple[HerdNode, Path]], user: ServerUser, *, again: bool = False
-) -> list[str]:
-    """Make what is missing or ends soon, of the CA and of each server (with the directory it is in).
+def ensure(home: Path, holders: Sequence[Holder], user: ServerUser, *, again: bool = False) -> list[Holder]:
+    """Make what is missing or ends soon, of the CA and of each holder.
 
-    The names of the nodes whose certificate is another one now: running ones must be told to read it. ``again``: all
-    of them. Raises UnsafeSetting, naming it, for a key that others can read.
+    Those whose certificate is another one now: running ones must be told to read it. ``again``: all of them. Raises
+    UnsafeSetting, naming it, for a key that others can read.
     """
     ca = _ensure_ca(home)
     changed = []
-    for node, directory in directories:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        user.give(directory)
-        if again or not _is_good(directory / SERVER, ca.certificate, node.host):
-            write_atomically(directory / SERVER, issue(ca, node.host).pem(), mode=0o600, owner=user.owner)
-            changed.append(node.name)
-        _copy_trust(home, directory, user)
+    for holder in holders:
+        path = holder.directory / SERVER
+        holder.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        user.give(holder.directory)
+        if again or not _is_good(path, ca.certificate, holder.host):
+            write_atomically(path, issue(ca, holder.host).pem(), mode=0o600, owner=user.owner)
+            changed.append(holder)
+        _copy_trust(home, holder.directory, user)
     return changed
 
 
 def _ensure_ca(home: Path) -> Issued:
     path = home / CA_KEY
     if not path.exists():
-        _put_ca(home, new_ca())
+        ca = new_ca()
+        write_atomically(home / CA_CERT, pem_of([ca.certificate, *trusted(home)]), mode=0o644)
+        write_atomically(path, ca.pem(), mode=0o600)
     ca = read_issued(path, "the herd CA's key")
     if ca.certificate not in trusted(home):
         write_atomically(home / CA_CERT, pem_of([ca.certificate, *trusted(home)]), mode=0o644)
     return ca
 
 
-def _put_ca(home: Path, ca: Issued) -> None:
-    """Trust it first, then use it: killed in between, one more certificate is trusted, whose key is nowhere."""
+def renew_ca(home: Path, holders: Sequence[Holder], user: ServerUser, once_trusted: Callable[[], None]) -> None:
+    """Begin a new CA: everybody trusts it and the former ones before anybody shows a certificate of it.
+
+    ``once_trusted`` has those read whom to trust who do that once only. Killed before the key is there, one more
+    certificate is trusted, whose key is nowhere.
+    """
+    read_issued(home / CA_KEY, "the herd CA's key")
+    ca = new_ca()
     write_atomically(home / CA_CERT, pem_of([ca.certificate, *trusted(home)]), mode=0o644)
+    for holder in holders:
+        _copy_trust(home, holder.directory, user)
+    once_trusted()
     write_atomically(home / CA_KEY, ca.pem(), mode=0o600)
 
 
-def renew_ca(home: Path, directories: Sequence[tuple[HerdNode, Path]], user: ServerUser) -> None:
-    """Begin a new CA: everybody trusts it and the former ones before any server shows a certificate of it."""
-    read_issued(home / CA_KEY, "the herd CA's key")
-    _put_ca(home, new_ca())
-    for _, directory in directories:
-        _copy_trust(home, directory, user)
-
-
-def forget_former(home: Path, directories: Sequence[tuple[HerdNode, Path]], user: ServerUser) -> int:
+def forget_former(home: Path, holders: Sequence[Holder], user: ServerUser) -> int:
     """Trust the CA alone; how many former ones are forgotten. For when no server shows a certificate of theirs."""
     ca, before = read_issued(home / CA_KEY, "the herd CA's key"), trusted(home)
     if before != [ca.certificate]:
         write_atomically(home / CA_CERT, pem_of([ca.certificate]), mode=0o644)
-    for _, directory in directories:
-        _copy_trust(home, directory, user)
+    for holder in holders:
+        _copy_trust(home, holder.directory, user)
     return len(before) - 1
 
 
@@ -210,4 +226,6 @@ def _is_good(path: Path, ca: x509.Certificate, host: str) -> bool:
         return False
     found = read_issued(path, "the server's key").certificate
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return days_left(found) > WARN_DAYS and is_issued_by(found, ca) and list(names) == _names(host)
+    uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    fits = list(names) == _names(host) and set(uses) == set(_USES)  # the first version's had one use, and a CN
+    return days_left(found) > WARN_DAYS and is_issued_by(found, ca) and fits

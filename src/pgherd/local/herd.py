@@ -8,11 +8,11 @@ error, never quietly made anew: it held rows.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from signal import SIGCONT
 from typing import TypeVar
@@ -27,12 +27,13 @@ from ..herdfile import HerdFile, HerdNode, TwoNode
 from ..model.placement import Label
 from ..model.tls import SslMode, Tls
 from ..model.topology import EngineName
-from . import certificates, homelock, layout, passfile
+from . import homelock, layout, passfile, wiring
+from .certificates import CA_KEY
+from .certified import Certified
 from .installation import Installation, find
 from .layout import DEFAULT_REGIONS, USER, Groups
 from .layout import NODES as _NODES
 from .layout import PASSFILE as _PASSFILE
-from .presented import presented
 from .processes import Postmaster, Processes, remove_tree
 from .replicas import MACHINES, Replicas
 from .server import LocalServer, PortTaken, os_hint, port_is_free
@@ -328,9 +329,9 @@ class LocalHerd:
         self._write(herd, passfile.new_password())
         return herd
 
-    def certified(self, herd: HerdFile) -> list[tuple[HerdNode, Path]]:
-        """The nodes whose certificates are made here, with the directories they are in."""
-        return [(n, self._directory(n.name)) for n in self._kept(herd)]
+    def certified(self, herd: HerdFile, user: ServerUser) -> Certified:
+        """Whose certificates are made here: local nodes, and the machines of those with standbys."""
+        return Certified(self.home, self._staying(herd), user)
 
     def _secured(self, herd: HerdFile, tls: bool | None, user: ServerUser, say: Progress) -> HerdFile:
         """Make what certificates are missing or end soon, also for a herd that has no TLS yet and may get it now."""
@@ -340,11 +341,17 @@ class LocalHerd:
                 herd = replace(herd, tls=Tls(SslMode.DISABLE))
                 herd.write(self.home)
             return herd
-        if not herd.has_ca and any(Processes(self._directory(n.name)).pids() for n in _local(herd)):
+        runs = any(Processes(self._directory(n.name)).pids() for n in _local(herd))
+        if runs and herd.mutual_tls and not (self.home / CA_KEY).exists():
+            raise LocalServerError(
+                f"{self.home / CA_KEY} is gone, and nodes that run trust its CA only",
+                hint="put it back from a backup; or pgherd down, then pgherd up, which makes another CA",
+            )
+        if not herd.has_ca and runs:
             if tls:
                 raise BadInput("the herd's servers run without TLS", hint="pgherd down, then pgherd up --tls")
             return herd  # status says so
-        changed = self.certify(herd, user)
+        changed = self.certified(herd, user).ensure()
         if not herd.has_ca:
             others = Tls(SslMode.PREFER)  # as libpq does by itself
             nodes = tuple(n if n.data_directory else replace(n, tls=n.tls or others) for n in herd.nodes)
@@ -352,18 +359,11 @@ class LocalHerd:
             herd.write(self.home)
         elif changed:
             say(f"new certificates for {', '.join(changed)}")
+        if wiring.may_begin(self.home, herd):
+            say("giving etcd and Patroni certificates")
+            certify = partial(self.certified, user=user)
+            herd = wiring.secured(self.home, herd, self.password(), user, certify)
         return herd
-
-    def certify(self, herd: HerdFile, user: ServerUser, *, again: bool = False) -> list[str]:
-        """Certificates for local nodes, see :func:`certificates.ensure`; servers that run take them up at once."""
-        directories = self.certified(herd)
-        if directories:
-            (self.home / _NODES).mkdir(exist_ok=True)
-            (self.home / _NODES).chmod(0o711 if user.drops else 0o700)
-        changed = certificates.ensure(self.home, directories, user, again=again)
-        for name in changed:
-            self.postmaster(name).reload()
-        return changed
 
     def _write(self, herd: HerdFile, password: str) -> None:
         path = self.home / _PASSFILE
@@ -375,7 +375,7 @@ class LocalHerd:
         herd.write(self.home)
 
     def renew_certificates(self, *, ca: bool = False) -> int:
-        """A new certificate for each local server, without a restart; with ``ca``, of a new CA.
+        """A new certificate for each local server and machine, without a restart; with ``ca``, of a new CA.
 
         A former CA stays trusted until this is called again without ``ca``: how many are forgotten now. Killed halfway,
         calling it again goes on. Raises NoSuchHerd, AlreadyRunning, BadInput without TLS, UnsafeSetting,
@@ -389,26 +389,7 @@ class LocalHerd:
             )
         with _os_errors_named(self.home), homelock.locked(self.home, self.lock_wait_s):
             herd, user = herdfile.read(self.home), server_user()
-            if ca:
-                certificates.renew_ca(self.home, self.certified(herd), user)
-            self.certify(herd, user, again=True)
-            _each(self._await_certificate, self._kept(herd))
-            return 0 if ca else certificates.forget_former(self.home, self.certified(herd), user)
-
-    def _await_certificate(self, node: HerdNode) -> None:
-        """Wait until a server shows the certificate that is in its file; one that is down reads it when it starts."""
-        wanted = certificates.read_issued(self._directory(node.name) / certificates.SERVER, "the server's key")
-        deadline = time.monotonic() + _RELOAD_S
-        while self.postmaster(node.name).is_running():
-            shown = presented(node.host, node.port)
-            if shown is not None and shown == wanted.certificate:
-                return
-            if time.monotonic() > deadline:
-                raise LocalServerError(
-                    f"{node.name} does not take up its new certificate", hint=f"see {self.log(node.name)}; then again"
-                )
-            self.postmaster(node.name).reload()
-            time.sleep(_POLL_S)
+            return self.certified(herd, user).renew(ca=ca)
 
     def _server(self, node: HerdNode, herd: HerdFile, installation: Installation, user: ServerUser) -> LocalServer:
         data, log = self._directory(node.name) / "data", self.log(node.name)

@@ -69,7 +69,7 @@ def new_herd(home: Path, engine: EngineName, groups: Groups, two_node: TwoNode |
     labels = [label for group in groups.values() for label in group]
     replicated = len(labels) > len(groups)
     nodes = _nodes(home, groups, replicated, ())
-    etcd = _members(labels) if replicated else ()
+    etcd = _members(labels, tls) if replicated else ()
     reach = with_ca(home) if tls else Tls(SslMode.DISABLE)
     return HerdFile(engine, DATABASE, USER, str(home / PASSFILE), nodes, etcd=etcd, two_node=two_node, tls=reach)
 
@@ -126,7 +126,7 @@ def enlarged(home: Path, herd: HerdFile, replicas: int, two_node: TwoNode | None
     for group, labels in places.items():
         for known, new in zip_longest(members[group], islice(made, len(labels))):
             found.append(new if known is None else replace(known, rest_port=known.rest_port or new.rest_port))
-    etcd = herd.etcd or _members([n.label for n in found])
+    etcd = herd.etcd or _members([n.label for n in found], herd.has_ca)
     return replace(herd, nodes=tuple(found), etcd=etcd, two_node=two_node)
 
 
@@ -208,7 +208,7 @@ def free_rest_ports(count: int, besides: Iterable[int] = ()) -> list[int]:
     return found
 
 
-def _members(labels: Sequence[Label]) -> tuple[EtcdMember, ...]:
+def _members(labels: Sequence[Label], tls: bool) -> tuple[EtcdMember, ...]:
     """Three machines for etcd, in regions of their own as far as there are any; a witness where there are too few."""
     machines = list(dict.fromkeys(labels))
     first = [next(m for m in machines if m.region == r) for r in dict.fromkeys(m.region for m in machines)]
@@ -219,8 +219,14 @@ def _members(labels: Sequence[Label]) -> tuple[EtcdMember, ...]:
     found = []
     for number, machine in enumerate(chosen, 1):
         host = f"{network}.{number}"
-        ports = [p for p in range(2379, 2479) if port_is_free(p, host)][:2]
-        if len(ports) < 2:
-            raise LocalServerError(f"no port is free on {host}", hint="etcd needs two of the ports 2379 to 2478 there")
-        found.append(EtcdMember(str(machine), host, *ports))
+        client = free_etcd_port(host)
+        found.append(EtcdMember(str(machine), host, client, free_etcd_port(host, (client,)), tls))
     return tuple(found)
+
+
+def free_etcd_port(host: str, besides: Iterable[int] = ()) -> int:
+    """The lowest port of etcd's that is free on ``host``. Raises LocalServerError."""
+    for port in range(2379, 2479):
+        if port not in besides and port_is_free(port, host):
+            return port
+    raise LocalServerError(f"no port is free on {host}", hint="etcd needs two of the ports 2379 to 2478 there")

@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..dcs import Endpoint, Store
 from ..errors import WrongVersion
+from ..exchange import Identity
 from ..herdfile import write_atomically
 from ..secretfile import refuse_open
 
@@ -21,6 +23,7 @@ SPEC = "machine.json"
 LOCK = "lock"
 LOG = "watcher.log"
 ETCD = "etcd"
+TLS = "tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,28 @@ class Program:
     env: dict[str, str]
     log: str
     directory: str
+
+    def start(self, owner: tuple[int, int] | None) -> subprocess.Popen[bytes]:
+        """Start it in a session of its own, as ``owner`` (uid, gid) if that is given."""
+        options: dict[str, object] = {}
+        if owner is not None:
+            options = {"user": owner[0], "group": owner[1], "extra_groups": []}
+        fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            if owner is not None:
+                os.fchown(fd, *owner)
+            return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+                self.argv,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=fd,
+                stderr=fd,
+                cwd="/",
+                start_new_session=True,
+                **options,
+            )
+        finally:
+            os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +78,7 @@ class Machine:
 
     ``strict`` names the groups that acknowledge nothing without a standby; only there may anybody act for a machine
     that is gone; ``witnesses`` the machines without a node that have a say then, by group. ``owner`` is the (uid, gid)
-    that programs run as, None for the watcher's own.
+    that programs run as, None for the watcher's own. ``identity``: what etcd and Patroni know it by.
     """
 
     name: str
@@ -68,14 +93,18 @@ class Machine:
     sql_user: str
     sql_password: str
     owner: tuple[int, int] | None
+    identity: Identity | None = None
 
     def store(self, timeout_s: float = 1.0) -> Store:
         """A client of etcd, the machine's own member first."""
-        return Store(self.endpoints, self.etcd_user, self.etcd_password, timeout_s=timeout_s)
+        return Store(self.endpoints, self.etcd_user, self.etcd_password, identity=self.identity, timeout_s=timeout_s)
 
     def write(self, directory: Path) -> None:
         """Keep it in ``directory``, for its owner only."""
-        write_atomically(directory / SPEC, json.dumps(asdict(self), indent=1), mode=0o600)
+        document = asdict(self)
+        if self.identity is None:
+            del document["identity"]  # a watcher from before there was one may read this
+        write_atomically(directory / SPEC, json.dumps(document, indent=1), mode=0o600)
 
 
 def read(directory: Path) -> Machine:
@@ -90,6 +119,7 @@ def read(directory: Path) -> Machine:
         document["strict"] = tuple(document["strict"])
         document["witnesses"] = {g: tuple(names) for g, names in document["witnesses"].items()}
         document["owner"] = tuple(document["owner"]) if document["owner"] else None
+        document["identity"] = Identity(**found) if (found := document.get("identity")) else None
         return Machine(**document)
     except (KeyError, TypeError) as e:
         raise WrongVersion(f"{directory / SPEC} is another version's", hint="run pgherd down, then pgherd up") from e

@@ -12,6 +12,7 @@ from ..herdfile import HerdFile, HerdNode, TwoNode, sync_directory, write_atomic
 from ..model.topology import EngineName
 from . import certificates, homelock, layout
 from . import herd as herds
+from .certificates import Holder
 from .herd import LocalHerd
 from .installation import find
 from .layout import Groups
@@ -59,7 +60,7 @@ def rebuild(
         def recover(node: HerdNode) -> HerdNode:
             server = local._server(node, herd, installation, owner)
             _lay_out(server, data[node.group], owner)
-            certificates.ensure(local.home, [(node, server.data.parent)], owner)
+            certificates.ensure(local.home, [Holder(node.name, node.host, server.data.parent)], owner)
             server.recovery = f"\n# Until the next start.\n{recovery(node.group)}{_SAFE}"
             _start(server, herd)
             progress(f"recovered {node.name}")

@@ -26,11 +26,13 @@ from psycopg.conninfo import make_conninfo
 from ..dcs import NAMESPACE, Store
 from ..errors import LocalServerError, StoreUnavailable
 from ..herdfile import EtcdMember, HerdFile, HerdNode, TwoNode, write_atomically
-from . import machine, patroni, runtime
+from . import etcd, machine, patroni, runtime
+from .certificates import Holder
 from .installation import Installation
 from .layout import ETCD_MEMBERS, NODES
 from .machine import Machine, Program, WatchedNode
 from .processes import Postmaster, Processes, remove_tree
+from .server import HOST
 from .user import ServerUser, server_user
 
 MACHINES = "machines"
@@ -89,6 +91,12 @@ class Replicas:
         """A machine's directory."""
         return self.home / MACHINES / name
 
+    def holders(self) -> list[Holder]:
+        """The machines that have certificates: for their etcd, and for whoever asks on them."""
+        hosts = {m.name: m.host for m in self.herd.etcd}
+        names = self.machines if self.herd.mutual_tls else []
+        return [Holder(name, hosts.get(name, HOST), self.directory(name) / machine.TLS) for name in names]
+
     def describe(self, installation: Installation, user: ServerUser) -> None:
         """Write all files anew. Watchers and Patronis that run go on with what they have read."""
         programs = runtime.find(user)
@@ -111,14 +119,14 @@ class Replicas:
             directory = self.directory(member.name) / machine.ETCD
             directory.mkdir(mode=0o700, exist_ok=True)
             user.give(directory)
-            write_atomically(directory / "key", derived(self.password, "tokens"), mode=0o600, owner=user.owner)
+            write_atomically(directory / etcd.KEY, derived(self.password, "tokens"), mode=0o600, owner=user.owner)
 
     def rejoin_etcd(self, say: Progress) -> None:
         """Let a member of etcd whose data is gone join the others again; their watchers are started for it.
 
         Raises LocalServerError when most members have lost theirs: who held all acknowledged writes is forgotten then.
         """
-        lost = [m for m in self.herd.etcd if not self._has_data(m)]
+        lost = [m for m in self.herd.etcd if not self.has_etcd_data(m)]
         if self.herd.postgres_version is None or len(lost) in (0, len(self.herd.etcd)):
             return
         names = ", ".join(m.name for m in lost)
@@ -136,10 +144,11 @@ class Replicas:
         say(f"etcd: {names} lost its data and joins again")
         with closing(self._any_machine().store(2.0)) as store:
             for member in lost:
-                self._await_etcd(partial(store.replace_member, _peer_url(member)), 30)
+                self.await_etcd(partial(store.replace_member, etcd.peer_url(member)), 30)
 
-    def _has_data(self, member: EtcdMember) -> bool:
-        return (self.directory(member.name) / machine.ETCD / "data" / "member").exists()
+    def has_etcd_data(self, member: EtcdMember) -> bool:
+        """Whether a member of etcd knows what it knew."""
+        return etcd.has_data(self.directory(member.name))
 
     def start_watchers(self, besides: Sequence[str] = ()) -> None:
         """Start the watchers that are not running. Raises LocalServerError with the end of a log."""
@@ -205,12 +214,12 @@ class Replicas:
         self.start_watchers()
         with closing(self._any_machine().store(2.0)) as store:
             for group in dict.fromkeys(n.group for n in gone):
-                self._await_etcd(partial(_forget, store, group), timeout_s)
+                self.await_etcd(partial(_forget, store, group), timeout_s)
 
     def open_store(self, timeout_s: float = 30) -> None:
         """Wait for etcd, close it to those without the password, and give each group its settings."""
         with closing(self._any_machine().store(2.0)) as store:
-            self._await_etcd(lambda: self._open(store), timeout_s)
+            self.await_etcd(lambda: self._open(store), timeout_s)
 
     def _open(self, store: Store) -> None:
         store.secure()
@@ -222,7 +231,7 @@ class Replicas:
             if known is None or known.value != text:
                 store.put(key, text)
 
-    def _await_etcd(self, work: Callable[[], None], timeout_s: float) -> None:
+    def await_etcd(self, work: Callable[[], None], timeout_s: float) -> None:
         """Do ``work``, again and again until etcd answers. Raises LocalServerError with the ends of its logs."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -230,7 +239,7 @@ class Replicas:
                 return work()
             except StoreUnavailable as e:
                 if time.monotonic() > deadline:
-                    logs = "\n".join(_tail(self._etcd_log(m.name), 5) for m in self.herd.etcd)
+                    logs = "\n".join(_tail(etcd.log_of(self.directory(m.name)), 5) for m in self.herd.etcd)
                     raise LocalServerError(
                         f"etcd did not start: {e}\n{logs}", hint=f"see {self.home / MACHINES}"
                     ) from e
@@ -357,9 +366,6 @@ class Replicas:
         except psycopg.OperationalError:
             return False
 
-    def _etcd_log(self, name: str) -> Path:
-        return self.directory(name) / machine.ETCD / "etcd.log"
-
     def _spec(self, name: str, programs: runtime.Runtime, installation: Installation, user: ServerUser) -> Machine:
         mine = [n for n in self.herd.nodes if n.machine == name]
         witnesses = self._witnesses()
@@ -367,7 +373,7 @@ class Replicas:
         members = sorted(self.herd.etcd, key=lambda m: m.name != name)
         return Machine(
             name=name,
-            etcd=self._etcd(name, programs, user),
+            etcd=self.etcd_of(name, programs),
             endpoints=tuple((m.host, m.client_port) for m in members),
             etcd_user=patroni.ETCD_USER,
             etcd_password=derived(self.password, "etcd"),
@@ -378,6 +384,7 @@ class Replicas:
             sql_user=self.herd.user,
             sql_password=self.password,
             owner=user.owner,
+            identity=etcd.identity_of(self.directory(name)) if self.herd.mutual_tls else None,
         )
 
     def _witnesses(self) -> dict[str, tuple[str, ...]]:
@@ -394,7 +401,7 @@ class Replicas:
         libraries = ":".join(e["LD_LIBRARY_PATH"] for e in (programs.env, installation.env) if "LD_LIBRARY_PATH" in e)
         env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(directory)}
         env |= programs.env | installation.env | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
-        argv = (str(programs.python), "-m", "patroni", str(directory / PATRONI_FILE))
+        argv = (str(programs.python), "-c", patroni.RUN, "patroni", str(directory / PATRONI_FILE))
         seen = _seen(node)
         return WatchedNode(
             seen.name,
@@ -407,33 +414,14 @@ class Replicas:
             node.data_directory,
         )
 
-    def _etcd(self, name: str, programs: runtime.Runtime, user: ServerUser) -> Program | None:
+    def etcd_of(self, name: str, programs: runtime.Runtime) -> Program | None:
+        """The machine's member of etcd, if it has one."""
         member = next((m for m in self.herd.etcd if m.name == name), None)
         if member is None:
             return None
-        directory = self.directory(name) / machine.ETCD
-        peers = {m.name: _peer_url(m) for m in self.herd.etcd}
-        others_know = self.herd.postgres_version is not None and any(self._has_data(m) for m in self.herd.etcd)
-        client = f"http://{member.host}:{member.client_port}"
-        options = {
-            "name": name,
-            "data-dir": str(directory / "data"),
-            "listen-client-urls": client,
-            "advertise-client-urls": client,
-            "listen-peer-urls": peers[name],
-            "initial-advertise-peer-urls": peers[name],
-            "initial-cluster": ",".join(f"{n}={url}" for n, url in peers.items()),
-            "initial-cluster-state": "existing" if others_know else "new",  # looked at by a member without data only
-            "initial-cluster-token": derived(self.password, "cluster")[:12],
-            "auth-token": f"jwt,priv-key={directory / 'key'},sign-method=HS256,ttl=10m",
-            "bcrypt-cost": "4",  # the password is random, 160 bits
-            "auto-compaction-mode": "periodic",
-            "auto-compaction-retention": "1h",
-            "logger": "zap",
-            "log-level": "warn",
-        }
-        argv = (str(programs.etcd), *(f"--{k}={v}" for k, v in options.items()))
-        return Program(argv, {"HOME": str(directory)}, str(self._etcd_log(name)), str(directory))
+        joins = self.herd.postgres_version is not None and any(map(self.has_etcd_data, self.herd.etcd))
+        token = derived(self.password, "cluster")[:12]
+        return etcd.program(programs.etcd, member, self.herd.etcd, self.directory(name), token, joins=joins)
 
     def _write_patroni(self, node: HerdNode, preference: int, installation: Installation, user: ServerUser) -> None:
         directory = self.home / NODES / node.name
@@ -450,6 +438,7 @@ class Replicas:
             bindir=installation.bindir,
             preference=preference,
             tls=self.herd.has_ca,
+            mutual_tls=self.herd.mutual_tls,
         )
         text = json.dumps(settings, indent=1) + "\n"
         write_atomically(directory / PATRONI_FILE, text, mode=0o600, owner=user.owner)
@@ -458,10 +447,6 @@ class Replicas:
 def _forget(store: Store, group: str) -> None:
     for entry in store.under(f"{NAMESPACE}{group}/"):
         store.delete(entry.key)
-
-
-def _peer_url(member: EtcdMember) -> str:
-    return f"http://{member.host}:{member.peer_port}"
 
 
 def _seen(node: HerdNode) -> WatchedNode:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,23 +25,29 @@ from psycopg.conninfo import make_conninfo
 from .. import herdfile
 from ..client import AsyncHerd, connect_async
 from ..engines.failures import talking_to
-from ..errors import BackupDamaged, BadInput, HerdError, LocalServerError, WouldOverwrite, WrongVersion
+from ..errors import BackupDamaged, BackupFailed, BadInput, HerdError, LocalServerError, WrongVersion
 from ..herdfile import TwoNode
 from ..local import passfile
 from ..local.herd import LocalHerd
 from ..local.installation import Installation, find
-from ..local.rebuild import rebuild, start_whole
+from ..local.processes import remove_tree
+from ..local.rebuild import begin, rebuild, start_whole
 from ..local.user import server_user
 from ..model.names import Name
 from ..model.placement import Label
 from ..model.topology import EngineName
+from ..secretfile import refuse_open
 from .counting import count
-from .manifest import Count, Found
+from .keeper import POINT_PREFIX, setting_of
+from .manifest import Backup, Count, Found
 from .moment import tables_of
-from .take import PASSFILE, POINT_PREFIX
-from .verify import verify
+from .place import Folder
+from .take import PASSFILE
+from .verify import Fetched, fetch
 
 _NOWHERE = "host=127.0.0.1 port=1 connect_timeout=1 dbname=none user=none password=none"
+_TROUBLE = re.compile(r"(?:Barman cloud WAL restore exception|P\d\d +ERROR): (.+)")
+"""What the tools write into the server's log when they could not look for a segment."""
 _LAST = re.compile(r"last completed transaction was at log time (.+)")
 
 Progress = Callable[[str], None]
@@ -68,17 +75,17 @@ async def restore(
     for a time that the archive does not reach.
     """
     say = progress or (lambda _: None)
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise WouldOverwrite(
-            f"{home} is not empty: nothing was restored", hint="name an empty or new directory (--home)"
-        )
-    installation = find(server_user())
+    user = server_user()
+    installation = find(user)
     _check_version(found, installation)
-    password = _password(found)
-    say("reading the backup")
-    await verify(found, installation)
+    password = await asyncio.to_thread(_password, found)
+    begin(home)
     try:
-        await asyncio.to_thread(_recover, found, home, to_time, password, say)
+        say("reading the backup")
+        setting = setting_of(installation, user, home)
+        fetched = await fetch(found, setting)
+        await asyncio.to_thread(_recover, found, fetched, home, to_time, password, say)
+        await asyncio.to_thread(remove_tree, setting.directory)
         say("settling commits that were under way")
         return await _settled(found, home, to_time, say)
     except BaseException:
@@ -97,39 +104,47 @@ def _check_version(found: Found, installation: Installation) -> None:
 
 
 def _password(found: Found) -> str:
-    for directory in found.directories.values():
-        password = passfile.lookup(directory / PASSFILE, "", 0, found.backup.dbname, found.backup.user)
+    for place in found.places.values():
+        if isinstance(place, Folder):
+            refuse_open(place.path / PASSFILE, "the password file")
+        text = place.read(PASSFILE)
+        password = passfile.find(text or "", "", 0, found.backup.dbname, found.backup.user)
         if password is not None:
             return password
     raise BackupDamaged(f"{PASSFILE} is missing beside backup {found.backup.label}", hint="put it back from a copy")
 
 
-def _recover(found: Found, home: Path, to_time: datetime | None, password: str, say: Progress) -> None:
+def _recover(
+    found: Found, fetched: dict[str, Fetched], home: Path, to_time: datetime | None, password: str, say: Progress
+) -> None:
     backup = found.backup
     groups = {g.name: [Label.parse(p) for p in g.places] for g in backup.groups}
-    user = server_user()
-    for group in backup.groups:
-        user.check_reach(found.wal(group.name), "the servers read the archived WAL: open that directory (chmod o+x)")
+    commands = {name: f.keeper.restore_command() for name, f in fetched.items()}
 
     def recovery(name: str) -> str:
-        return _recovery(found, name, to_time)
+        return _recovery(backup, commands[name], to_time)
 
-    data = {g.name: found.base(g.name) for g in backup.groups}
+    def lay_out(name: str, path: Path) -> None:
+        base = fetched[name].base
+        if base.is_relative_to(home.resolve()):  # our own copy
+            base.rename(path)
+        else:
+            shutil.copytree(base, path, symlinks=True)
+
     try:
-        rebuild(home, EngineName(backup.engine), password, groups, data, recovery, say)
+        rebuild(home, EngineName(backup.engine), password, groups, lay_out, recovery, say)
     except LocalServerError as error:
         raise _why_not(error, found, home, to_time) from error
 
 
-def _recovery(found: Found, name: str, to_time: datetime | None) -> str:
-    wal = str(found.wal(name)).replace("%", "%%").replace('"', '\\"')
+def _recovery(backup: Backup, restore_command: str, to_time: datetime | None) -> str:
     if to_time is None:
         # The base backup's own timeline, which holds the point: a later failover has made others, which need not.
-        until = f"recovery_target_name = '{POINT_PREFIX}{found.backup.label}'\n"
+        until = f"recovery_target_name = '{POINT_PREFIX}{backup.label}'\n"
         until += "recovery_target_timeline = 'current'\n"
     else:
         until = f"recovery_target_time = '{to_time.astimezone(UTC).isoformat()}'\nrecovery_target_timeline = 'latest'\n"
-    command = f'cp "{wal}/%f" "%p"'.replace("'", "''")
+    command = restore_command.replace("\\", "\\\\").replace("'", "''")
     return f"restore_command = '{command}'\n{until}recovery_target_action = 'promote'\nhot_standby = off\n"
 
 
@@ -139,6 +154,11 @@ def _why_not(error: LocalServerError, found: Found, home: Path, to_time: datetim
     for group in found.backup.groups:
         log = local.log(group.name)
         text = log.read_text(errors="replace") if log.exists() else ""
+        if trouble := _TROUBLE.findall(text):
+            return BackupFailed(
+                f"group {group.name}: WAL can't be fetched from {found.places[group.name]}: {trouble[-1]}",
+                hint="see that the store is up, then again",
+            )
         if "recovery ended before configured recovery target" not in text:
             continue
         if to_time is None:

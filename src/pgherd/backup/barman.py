@@ -59,16 +59,18 @@ class Barman:
     def wal(self) -> str:
         return f"{self.region}/{self.group}/wals"
 
+    @property
+    def told(self) -> Path:
+        return self.setting.file(self.bucket, f"{self.region}.aws")
+
     def settle(self) -> None:
         """Write the servers' own file of credentials; see :meth:`Bucket.access`."""
         access = self.bucket.access()
-        lines = ["# Written by pgherd: how this machine's servers reach their archive.", "[default]"]
-        lines += [f"region = {access.region}", f"endpoint_url = {access.endpoint}"]
+        lines = ["[default]", f"region = {access.region}", f"endpoint_url = {access.endpoint}"]
         lines += [f"ca_bundle = {access.ca_bundle}"] if access.ca_bundle else []
         if access.key is not None:
             lines += [f"aws_access_key_id = {access.key}", f"aws_secret_access_key = {access.secret}"]
-        self.setting.prepare()
-        self.setting.write(self._access_file().name, "\n".join(lines) + "\n")
+        self.setting.write(self.told, lines)
 
     async def prepare(self, source: Source) -> None:
         await asyncio.to_thread(self.settle)
@@ -120,7 +122,7 @@ class Barman:
             )
         return into
 
-    async def fetch_wal(self, names: Sequence[str], into: Path) -> Path:
+    async def fetch_wal(self, names: Sequence[str], into: Path, base: Path) -> Path:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
         turn = asyncio.Semaphore(_AT_ONCE)
 
@@ -134,11 +136,8 @@ class Barman:
         await asyncio.gather(*map(fetch, names))
         return into
 
-    def _access_file(self) -> Path:
-        return self.setting.directory / f"{self.region}.aws"
-
     def _env(self) -> dict[str, str]:
-        return {"AWS_CONFIG_FILE": str(self._access_file()), "AWS_SHARED_CREDENTIALS_FILE": str(self._access_file())}
+        return {"AWS_CONFIG_FILE": str(self.told), "AWS_SHARED_CREDENTIALS_FILE": str(self.told)}
 
     def _options(self) -> list[str]:
         return ["--endpoint-url", self.bucket.access().endpoint]

@@ -146,6 +146,11 @@ class Bucket:
             raise BadInput(f"{self}: {error}", hint="see ~/.aws/config, or AWS_CONFIG_FILE") from error
         except exceptions.ClientError as error:
             raise self._refused(error, doing) from error
+        except exceptions.SSLError as error:
+            raise BackupFailed(
+                f"{self} can't be reached ({doing}): {error}",
+                hint="name the CA that its certificate is from: AWS_CA_BUNDLE, or ca_bundle in the profile",
+            ) from error
         except (exceptions.BotoCoreError, OSError, ValueError) as error:
             raise BackupFailed(
                 f"{self} can't be reached ({doing}): {error}",

@@ -7,12 +7,13 @@ same for all.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -63,11 +64,25 @@ class Setting:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.user.give(self.directory)
 
-    def write(self, name: str, text: str) -> Path:
-        """Write a file there, for the servers' user only."""
-        path = self.directory / name
+    def file(self, place: Place, name: str) -> Path:
+        """A file of a place's own: what servers do with another place goes on."""
+        digest = hashlib.sha256(str(place).encode()).hexdigest()[:8]
+        return self.directory / f"{name}-{digest}"
+
+    def write(self, path: Path, lines: Sequence[str]) -> None:
+        """Write such a file, for the servers' user only: it may hold a store's key."""
+        self.prepare()
+        text = "\n".join(["# Written by pgherd: how this machine's servers reach their archive.", *lines]) + "\n"
         write_atomically(path, text, mode=0o600, owner=self.user.owner)
-        return path
+
+    def forget(self, files: Iterable[Path]) -> None:
+        """Remove such files."""
+        for path in files:
+            path.unlink(missing_ok=True)
+
+    def files(self) -> set[Path]:
+        """Those that are there."""
+        return {p for p in self.directory.glob("*") if p.is_file()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +104,12 @@ class Keeper(Protocol):
     def wal(self) -> str:
         """Where WAL goes, in the place."""
 
+    @property
+    def told(self) -> Path | None:
+        """The file in the setting's directory that tells the tool what it needs, of this place alone."""
+
     def settle(self) -> None:
-        """Write what the tool is told here, which all that follows needs."""
+        """Write that file, which all that follows needs."""
 
     async def prepare(self, source: Source) -> None:
         """Settle, make what must be there before a server may archive, and see that the place takes it."""
@@ -113,8 +132,11 @@ class Keeper(Protocol):
     async def fetch_base(self, part: GroupBackup, into: Path) -> Path:
         """The base backup as a data directory: where it is, or a copy of it, checked, made in ``into``."""
 
-    async def fetch_wal(self, names: Sequence[str], into: Path) -> Path:
-        """The segments, as far as they are there, as files: where they are, or copies made in ``into``."""
+    async def fetch_wal(self, names: Sequence[str], into: Path, base: Path) -> Path:
+        """The segments, as far as they are there, as files: where they are, or copies made in ``into``.
+
+        ``base`` is a base backup of the same server.
+        """
 
 
 def setting_of(installation: Installation, user: ServerUser, home: Path) -> Setting:

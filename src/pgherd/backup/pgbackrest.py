@@ -52,17 +52,18 @@ class PgBackRest:
     def wal(self) -> str:
         return f"{self.region}/{self.group}/{DIRECTORY}"
 
+    @property
+    def told(self) -> Path:
+        return self.setting.file(self.place, f"{self.region}-{self.group}.conf")
+
     def settle(self) -> None:
-        """Write what pgBackRest is told, for the servers' user only: it may hold the store's key."""
-        self.setting.prepare()
         own = self.setting.directory
-        lines = ["# Written by pgherd: how this machine's servers reach their archive.", "[global]"]
-        lines += self._repository()
+        lines = ["[global]", *self._repository()]
         lines += ["repo1-retention-full-type=time", "repo1-retention-full=9999999"]  # nothing is removed by itself
-        lines += ["compress-type=gz", "compress-level=3", "start-fast=y", "log-level-file=off"]
+        lines += ["compress-type=gz", "compress-level=3", "repo1-bundle=y", "start-fast=y", "log-level-file=off"]
         # Standbys archive as well (archive_mode = always): the same bytes, or the one that differs is refused.
         lines += ["log-level-console=warn", "archive-mode-check=n", f"lock-path={own}/lock-{self.region}-{self.group}"]
-        self.setting.write(self._config().name, "\n".join(lines) + "\n")
+        self.setting.write(self.told, lines)
 
     async def prepare(self, source: Source) -> None:
         await asyncio.to_thread(self.settle)
@@ -72,11 +73,11 @@ class PgBackRest:
             raise failed(f"group {self.group}: pgBackRest can't use {self.place}", ended.said)
 
     def archive_command(self) -> str:
-        return archive_command(self.program, self._config(), self.group)
+        return archive_command(self.program, self.told, self.group)
 
     def restore_command(self) -> str:
         self.settle()
-        return f'{_head(self.program, self._config(), self.group)} archive-get %f "%p"'
+        return f'{_head(self.program, self.told, self.group)} archive-get %f "%p"'
 
     async def base(self, label: str, source: Source) -> Base:
         with self._logged_in(source) as env:
@@ -113,20 +114,17 @@ class PgBackRest:
             )
         return into
 
-    async def fetch_wal(self, names: Sequence[str], into: Path) -> Path:
+    async def fetch_wal(self, names: Sequence[str], into: Path, base: Path) -> Path:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.setting.user.give(into)
         for name in names:
-            ended = await self._run("archive-get", name, into / name, f"--pg1-path={into}")
+            ended = await self._run("archive-get", name, into / name, f"--pg1-path={base}")
             if ended.status not in (0, _NO_SUCH_WAL):
                 raise BackupDamaged(
                     f"group {self.group}: WAL segment {name} can't be fetched from {self.place}: {ended.said[-500:]}",
                     hint="is the store up? Else use another backup (--label)",
                 )
         return into
-
-    def _config(self) -> Path:
-        return self.setting.directory / f"{self.region}-{self.group}.pgbackrest.conf"
 
     def _repository(self) -> list[str]:
         if isinstance(self.place, Bucket):
@@ -172,7 +170,7 @@ class PgBackRest:
     async def _run(
         self, command: str, *arguments: str | Path, env: dict[str, str] | None = None, stanza: bool = True
     ) -> Ended:
-        options = [f"--config={self._config()}", *([f"--stanza={self.group}"] if stanza else [])]
+        options = [f"--config={self.told}", *([f"--stanza={self.group}"] if stanza else [])]
         words = [command, *options, *arguments]
         ended = await run(self.program, words, env or {}, self.setting.user)
         # Errors go to stdout unless the command prints something there.

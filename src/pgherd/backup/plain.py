@@ -59,6 +59,10 @@ class Plain:
     def wal(self) -> str:
         return f"{self.region}/{self.group}/wal"
 
+    @property
+    def told(self) -> Path | None:
+        return None
+
     def settle(self) -> None:
         """There is nothing to tell."""
 
@@ -127,5 +131,5 @@ class Plain:
             raise BackupDamaged(f"group {part.name}: {ended.said}", hint="use another backup (--label)")
         return base
 
-    async def fetch_wal(self, names: Sequence[str], into: Path) -> Path:
+    async def fetch_wal(self, names: Sequence[str], into: Path, base: Path) -> Path:
         return self.folder / self.wal

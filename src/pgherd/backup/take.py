@@ -97,7 +97,7 @@ async def take_backup(
     setting = setting_of(find(user), user, home)
     kept = [await asyncio.to_thread(_kept, g, chosen[g.name].place, tool, setting) for g in groups]
     made: dict[str, Base] = {}
-    async with _undone_if_it_fails(herd.engine, kept, made):
+    async with _undone_if_it_fails(herd.engine, kept, made, setting):
         say("switching archiving on")
         kept = await _each(kept, lambda k: _archiving(herd.engine, file, k, home))
         say(f"copying {len(groups)} servers")
@@ -193,8 +193,11 @@ def _nodes(engine: Engine, group: Group) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def _undone_if_it_fails(engine: Engine, kept: Sequence[_Kept], made: Mapping[str, Base]) -> AsyncIterator[None]:
+async def _undone_if_it_fails(
+    engine: Engine, kept: Sequence[_Kept], made: Mapping[str, Base], setting: Setting
+) -> AsyncIterator[None]:
     """Put back how servers archived, and remove base backups in ``made``, if what is done inside fails."""
+    files = setting.files()
     before: list[tuple[_Kept, dict[str, Any], str | None]] = []
     for k in kept:
         for info in _nodes(engine, k.group):
@@ -212,7 +215,9 @@ async def _undone_if_it_fails(engine: Engine, kept: Sequence[_Kept], made: Mappi
             with suppress(HerdError), talking_to(k.name, "putting archiving back"):
                 async with await AsyncConnection.connect(**info, autocommit=True) as node:
                     await archive.put_back(node, command)
+        setting.forget(setting.files() - files)
         raise
+    setting.forget(files - {k.keeper.told for k in kept if k.keeper.told})
 
 
 async def _archiving(engine: Engine, file: HerdFile, k: _Kept, home: Path) -> _Kept:

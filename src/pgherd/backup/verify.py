@@ -58,9 +58,9 @@ async def _fetch(group: GroupBackup, keeper: Keeper, setting: Setting) -> Fetche
     await asyncio.to_thread(keeper.settle)
     own = setting.directory / f"fetched-{group.name}"
     names = segments_between(group.start_lsn, group.point_lsn, group.timeline, group.segment_bytes)
-    wal = await keeper.fetch_wal(names, own / "wal")
-    _segments_there(wal, names, group)
     base = await keeper.fetch_base(group, own / "base")
+    wal = await keeper.fetch_wal(names, own / "wal", base)
+    _segments_there(wal, names, group)
     reach = ["-t", str(group.timeline), "-s", group.start_lsn, "-e", group.point_lsn]
     installation = setting.installation
     ended = await run(installation.program("pg_waldump"), ["-q", "-p", wal, *reach], installation.env)

@@ -26,7 +26,7 @@ from ..local.installation import Installation
 from ..local.layout import ARCHIVING
 from ..local.user import ServerUser
 from .manifest import GroupBackup
-from .place import Place
+from .place import Folder, Place
 
 POINT_PREFIX = "pgherd_"
 _DOCS = "docs/backups.md"
@@ -158,18 +158,28 @@ def keeper_for(tool: Tool, place: Place, region: str, group: str, setting: Setti
     return makers[tool].of(place, region, group, setting)
 
 
-def choose_tool(place: Place, setting: Setting) -> Tool:
-    """pgBackRest if it is installed and can do it, else Barman for buckets, else PostgreSQL's own programs."""
-    problems = []
-    for tool in (Tool.PGBACKREST, Tool.BARMAN, Tool.PLAIN):
+class NotInstalled(BadInput):
+    """A tool is not there; one that is there and can't do it is worth a word."""
+
+
+def choose_tool(place: Place, setting: Setting, note: Callable[[str], None]) -> Tool:
+    """pgBackRest if it is installed and can do it, else Barman for buckets, else PostgreSQL's own programs.
+
+    ``note`` is told why one that is installed is not taken.
+    """
+    problems: list[BadInput] = []
+    for tool in (Tool.PGBACKREST, Tool.PLAIN if isinstance(place, Folder) else Tool.BARMAN):
         try:
             keeper_for(tool, place, "any", "any", setting)
         except BadInput as error:
-            problems.append(error.message)
+            problems.append(error)
         else:
+            for problem in problems:
+                if not isinstance(problem, NotInstalled):
+                    note(f"{place} is kept by {tool}: {problem.message}")
             return tool
     raise BadInput(
-        f"nobody can keep backups in {place}: {'; '.join(problems)}",
+        f"nobody can keep backups in {place}: {'; '.join(p.message for p in problems)}",
         hint="install Barman's cloud programs (barman-cli-cloud, or pip install 'barman[cloud]') or pgBackRest",
     )
 
@@ -191,7 +201,7 @@ def find_tool(
     if os.access(beside, os.X_OK):
         found = str(copied(setting.user) if copied and setting.user.drops else beside)
     if found is None:
-        raise BadInput(f"{name} is not installed", hint=f"install it, on the machine that runs pgherd; see {_DOCS}")
+        raise NotInstalled(f"{name} is not installed", hint=f"install it, on the machine that runs pgherd; see {_DOCS}")
     program, major = Path(found).absolute(), setting.installation.major
     version = _version_of(program, argument, setting.user)
     if major not in oldest or version < oldest[major]:

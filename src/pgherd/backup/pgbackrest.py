@@ -44,9 +44,10 @@ class PgBackRest:
 
     @classmethod
     def of(cls, place: Place, region: str, group: str, setting: Setting) -> PgBackRest:
+        program = find_tool("pgbackrest", "version", _OLDEST, setting)
         if isinstance(place, Bucket) and not place.access().endpoint.startswith("https://"):
             raise BadInput(f"pgBackRest reaches stores by https only, and {place} is not", hint="choose another --tool")
-        return cls(place, region, group, setting, find_tool("pgbackrest", "version", _OLDEST, setting))
+        return cls(place, region, group, setting, program)
 
     @property
     def wal(self) -> str:
@@ -62,7 +63,7 @@ class PgBackRest:
         lines += ["repo1-retention-full-type=time", "repo1-retention-full=9999999"]  # nothing is removed by itself
         lines += ["compress-type=gz", "compress-level=3", "repo1-bundle=y", "start-fast=y", "log-level-file=off"]
         # Standbys archive as well (archive_mode = always): the same bytes, or the one that differs is refused.
-        lines += ["log-level-console=warn", "archive-mode-check=n", f"lock-path={own}/lock-{self.region}-{self.group}"]
+        lines += ["log-level-console=warn", "archive-mode-check=n", f"lock-path={own}/lock"]
         self.setting.write(self.told, lines)
 
     async def prepare(self, source: Source) -> None:

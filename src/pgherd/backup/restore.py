@@ -1,5 +1,5 @@
-"""Restoring a whole herd into a new home: to a backup's moment, or to a time after it; then looking whether it is
-right.
+"""Restoring a whole herd into a new home: to a backup's moment, or to a named one or a time after it; then looking
+whether it is right.
 
 To a moment, backup/moment.py says why the groups agree. To a time T, each group replays all that was committed by T, as
 its own clock has it. A transaction over several groups is decided after it is prepared everywhere, told to the others
@@ -51,6 +51,8 @@ _TROUBLE = re.compile(r"(?:Barman cloud WAL restore exception|P\d\d +ERROR): (.+
 _LAST = re.compile(r"last completed transaction was at log time (.+)")
 
 Progress = Callable[[str], None]
+Until = datetime | str | None
+"""How far: a time, the label of a restore point that was named after the backup, or the backup's own moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +61,18 @@ class Restored:
     time)."""
 
     label: str
-    to_time: datetime | None
+    to: Until
     rows: dict[str, int]
     checked: int | None
     settled: int
     disabled: tuple[str, ...]
 
 
-async def restore(
-    found: Found, home: Path, to_time: datetime | None = None, progress: Progress | None = None
-) -> Restored:
+async def restore(found: Found, home: Path, to: Until = None, progress: Progress | None = None) -> Restored:
     """Restore a backup into ``home``, which is empty or new, and check it; the herd then runs.
 
     If it fails, nothing of it is left. Raises WouldOverwrite, BackupDamaged, WrongVersion, LocalServerError, BadInput
-    for a time that the archive does not reach.
+    for a time or a restore point that the archive does not reach.
     """
     say = progress or (lambda _: None)
     user = server_user()
@@ -84,13 +84,15 @@ async def restore(
         say("reading the backup")
         setting = setting_of(installation, user, home)
         fetched = await fetch(found, setting)
-        await asyncio.to_thread(_recover, found, fetched, home, to_time, password, say)
+        await asyncio.to_thread(_recover, found, fetched, home, to, password, say)
         await asyncio.to_thread(remove_tree, setting.directory)
         say("settling commits that were under way")
-        return await _settled(found, home, to_time, say)
+        return await _settled(found, home, to, say)
     except BaseException:
         with suppress(HerdError):
             await asyncio.to_thread(LocalHerd(home).destroy)
+        with suppress(OSError):
+            home.rmdir()
         raise
 
 
@@ -114,15 +116,13 @@ def _password(found: Found) -> str:
     raise BackupDamaged(f"{PASSFILE} is missing beside backup {found.backup.label}", hint="put it back from a copy")
 
 
-def _recover(
-    found: Found, fetched: dict[str, Fetched], home: Path, to_time: datetime | None, password: str, say: Progress
-) -> None:
+def _recover(found: Found, fetched: dict[str, Fetched], home: Path, to: Until, password: str, say: Progress) -> None:
     backup = found.backup
     groups = {g.name: [Label.parse(p) for p in g.places] for g in backup.groups}
     commands = {name: f.keeper.restore_command() for name, f in fetched.items()}
 
     def recovery(name: str) -> str:
-        return _recovery(backup, commands[name], to_time)
+        return _recovery(backup, commands[name], to)
 
     def lay_out(name: str, path: Path) -> None:
         base = fetched[name].base
@@ -134,21 +134,23 @@ def _recover(
     try:
         rebuild(home, EngineName(backup.engine), password, groups, lay_out, recovery, say)
     except LocalServerError as error:
-        raise _why_not(error, found, home, to_time) from error
+        raise _why_not(error, found, home, to) from error
 
 
-def _recovery(backup: Backup, restore_command: str, to_time: datetime | None) -> str:
-    if to_time is None:
+def _recovery(backup: Backup, restore_command: str, to: Until) -> str:
+    if to is None:
         # The base backup's own timeline, which holds the point: a later failover has made others, which need not.
         until = f"recovery_target_name = '{POINT_PREFIX}{backup.label}'\n"
         until += "recovery_target_timeline = 'current'\n"
+    elif isinstance(to, str):
+        until = f"recovery_target_name = '{POINT_PREFIX}{to}'\nrecovery_target_timeline = 'latest'\n"
     else:
-        until = f"recovery_target_time = '{to_time.astimezone(UTC).isoformat()}'\nrecovery_target_timeline = 'latest'\n"
+        until = f"recovery_target_time = '{to.astimezone(UTC).isoformat()}'\nrecovery_target_timeline = 'latest'\n"
     command = restore_command.replace("\\", "\\\\").replace("'", "''")
     return f"restore_command = '{command}'\n{until}recovery_target_action = 'promote'\nhot_standby = off\n"
 
 
-def _why_not(error: LocalServerError, found: Found, home: Path, to_time: datetime | None) -> HerdError:
+def _why_not(error: LocalServerError, found: Found, home: Path, to: Until) -> HerdError:
     """A recovery that ends early is the commonest failure: say which group, and how far its archive reaches."""
     local = LocalHerd(home)
     for group in found.backup.groups:
@@ -161,20 +163,25 @@ def _why_not(error: LocalServerError, found: Found, home: Path, to_time: datetim
             )
         if "recovery ended before configured recovery target" not in text:
             continue
-        if to_time is None:
+        if isinstance(to, str):
+            return BadInput(
+                f"group {group.name}: its archive holds no restore point {POINT_PREFIX}{to} after {found.backup.label}",
+                hint="name a backup from before it (--label); `pgherd backup` archives all that a running herd has",
+            )
+        if to is None:
             return BackupDamaged(
                 f"group {group.name}: its WAL ends before the backup's moment", hint="use another backup"
             )
         last = _LAST.findall(text)
         reach = f"the last commit in it is of {last[-1]}" if last else "it holds no commit after the base backup"
         return BadInput(
-            f"the archive of group {group.name} does not reach {to_time.isoformat()}: {reach}",
+            f"the archive of group {group.name} does not reach {to.isoformat()}: {reach}",
             hint="name an earlier time; if the old herd runs, `pgherd backup` archives all that it has",
         )
     return error
 
 
-async def _settled(found: Found, home: Path, to_time: datetime | None, say: Progress) -> Restored:
+async def _settled(found: Found, home: Path, to: Until, say: Progress) -> Restored:
     settled, disabled = await _silence(home)
     async with connect_async(home=home) as herd:  # opening settles, and points the servers at each other
         await herd.recover()
@@ -183,13 +190,13 @@ async def _settled(found: Found, home: Path, to_time: datetime | None, say: Prog
         say("counting rows")
         counted = await _count(herd)
     rows = {g: sum(c.rows for c in counts) for g, counts in counted.items()}
-    exact = to_time is None and found.backup.quiet
+    exact = to is None and found.backup.quiet
     if exact:
         _compare(found, counted)
     groups = {g.name: [Label.parse(p) for p in g.places] for g in found.backup.groups}
     two_node = TwoNode(found.backup.two_node) if found.backup.two_node else None
     await asyncio.to_thread(start_whole, home, groups, two_node, say)
-    return Restored(found.backup.label, to_time, rows, sum(rows.values()) if exact else None, settled, disabled)
+    return Restored(found.backup.label, to, rows, sum(rows.values()) if exact else None, settled, disabled)
 
 
 async def _silence(home: Path) -> tuple[int, tuple[str, ...]]:

@@ -74,10 +74,12 @@ async def take_backup(
     label: str | None = None,
     progress: Progress | None = None,
     tool: Tool | None = None,
+    note: Progress | None = None,
 ) -> Backup:
     """Back the local herd of ``home`` up into ``targets``; from now on its servers archive their WAL there.
 
-    ``tool`` None: the one that archives a group there already, else the best that is installed. Raises BadInput for a
+    ``tool`` None: the one that archives a group there already, else the best that is installed; ``note`` is told why
+    one that is installed is not taken. Raises BadInput for a
     label that is taken, attached servers or a tool that can't do it, ResidencyRefused, BackupFailed, HerdBusy,
     GroupUnavailable.
     """
@@ -95,7 +97,10 @@ async def take_backup(
     _refuse_taken(label, targets)
     user = server_user()
     setting = setting_of(find(user), user, home)
-    kept = [await asyncio.to_thread(_kept, g, chosen[g.name].place, tool, setting) for g in groups]
+    say_why, noted = note or say, set[str]()
+    kept = [await asyncio.to_thread(_kept, g, chosen[g.name].place, tool, setting, noted.add) for g in groups]
+    for text in sorted(noted):
+        say_why(text)
     made: dict[str, Base] = {}
     async with _undone_if_it_fails(herd.engine, kept, made, setting):
         say("switching archiving on")
@@ -170,10 +175,10 @@ async def _each(kept: Sequence[_Kept], work: Callable[[_Kept], Awaitable[T]]) ->
     return results
 
 
-def _kept(group: Group, place: Place, tool: Tool | None, setting: Setting) -> _Kept:
+def _kept(group: Group, place: Place, tool: Tool | None, setting: Setting, note: Progress) -> _Kept:
     """Who keeps the group there."""
     region, name = group.primary.label.region, str(group.name)
-    chosen = tool or _tool_of(place, region, name) or choose_tool(place, setting)
+    chosen = tool or _tool_of(place, region, name) or choose_tool(place, setting, note)
     return _Kept(group, place, keeper_for(chosen, place, region, name, setting))
 
 

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import BackupDamaged
+from ..errors import BackupDamaged, BadInput
 from .keeper import Keeper, Setting, Tool, keeper_for
 from .manifest import Found, GroupBackup, complete
 from .programs import run
@@ -42,16 +42,22 @@ async def fetch(found: Found, setting: Setting) -> dict[str, Fetched]:
     """
     complete(found)
     groups = found.backup.groups
-    keepers = {
-        g.name: await asyncio.to_thread(keeper_for, Tool(g.tool), found.places[g.name], g.region, g.name, setting)
-        for g in groups
-    }
+    keepers = {g.name: await asyncio.to_thread(_keeper, found, g, setting) for g in groups}
     await asyncio.to_thread(setting.prepare)
     made = await asyncio.gather(*(_fetch(g, keepers[g.name], setting) for g in groups), return_exceptions=True)
     for one in made:
         if isinstance(one, BaseException):
             raise one
     return {g.name: f for g, f in zip(groups, made, strict=True) if isinstance(f, Fetched)}
+
+
+def _keeper(found: Found, group: GroupBackup, setting: Setting) -> Keeper:
+    try:
+        return keeper_for(Tool(group.tool), found.places[group.name], group.region, group.name, setting)
+    except BadInput as error:
+        raise BadInput(
+            f"backup {found.backup.label} was made with {group.tool}: {error.message}", hint=error.hint
+        ) from error
 
 
 async def _fetch(group: GroupBackup, keeper: Keeper, setting: Setting) -> Fetched:

@@ -98,7 +98,7 @@ async def _backup(
     started = time.perf_counter()
     with err.status("opening the herd") as line:
         async with connect_async(home=home) as herd:
-            made = await take_backup(herd, home, targets, label, lambda text: line.update(escape(text)), tool)
+            made = await take_backup(herd, home, targets, label, lambda text: line.update(escape(text)), tool, _note)
     seconds = time.perf_counter() - started
     if json:
         print_json({**_document(made), "seconds": round(seconds, 2)})
@@ -111,6 +111,10 @@ async def _backup(
     moment = "nobody wrote meanwhile" if made.quiet else "writers did not stop, so rows were not counted"
     out.print(f"\n{seconds:.1f} s; all groups as of {made.taken_at}, within {made.spread_ms:g} ms; {moment}")
     out.print("every later change is archived too, within a minute; [bold]pgherd backup --off[/] ends that")
+
+
+def _note(text: str) -> None:
+    err.print(f"[yellow]note[/] {escape(text)}", soft_wrap=True)
 
 
 async def _off(home: Path) -> None:
@@ -211,17 +215,24 @@ def restore(
         str | None,
         typer.Option("--to-time", metavar="TIME", help="As of then (ISO 8601; your time zone if it names none)."),
     ] = None,
+    to_point: Annotated[
+        str | None,
+        typer.Option("--to-point", metavar="L", help="As of the restore point that `backup --point --label L` named."),
+    ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the restored servers at the end.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Restore a whole herd into a new home, to a backup's moment or to a time after it, and check it."""
+    """Restore a whole herd into a new home, to a backup's moment or to a time or named moment after it; check it."""
     if home is None:
         raise BadInput("a restore makes a new herd", hint="name an empty or new directory: --home DIR")
+    if to_time and to_point:
+        raise BadInput("--to-time and --to-point name two moments", hint="leave one out")
+    until = checked_label(to_point) if to_point else _time(to_time)
     found = choose(read_all([t.place for t in parse_targets(from_)]), label, _time(to_time))
     started = time.perf_counter()
     with err.status("restoring") as line:
-        made = asyncio.run(restore_backup(found, home, _time(to_time), lambda text: line.update(escape(text))))
+        made = asyncio.run(restore_backup(found, home, until, lambda text: line.update(escape(text))))
         if stop:
             LocalHerd(home).down()
     _show_restored(made, home, time.perf_counter() - started, stop, json)
@@ -232,7 +243,8 @@ def _show_restored(made: Restored, home: Path, seconds: float, stopped: bool, js
         print_json(
             {
                 "label": made.label,
-                "to_time": made.to_time.isoformat() if made.to_time else None,
+                "to_time": made.to.isoformat() if isinstance(made.to, datetime) else None,
+                "to_point": POINT_PREFIX + made.to if isinstance(made.to, str) else None,
                 "home": str(home),
                 "groups": [{"name": g, "rows": n} for g, n in made.rows.items()],
                 "checked": made.checked,

@@ -29,6 +29,9 @@ from .manifest import GroupBackup
 from .place import Folder, Place
 
 POINT_PREFIX = "pgherd_"
+ENDED = "expr \"$(ls pg_wal | grep '[.]history$' | tail -n 1)\" '>' \"$(echo %f | cut -c 1-8).history\" > /dev/null"
+"""A shell condition, in a data directory: segment %f is of a timeline that has ended. What lies behind the end in its
+last segment is of no use, and not the same on all nodes of a group: whichever came first stays in the archive."""
 _DOCS = "docs/backups.md"
 
 
@@ -232,7 +235,7 @@ def command_text(env: dict[str, str], program: Path, *arguments: str) -> str:
 
     Our servers' libraries are not the program's: it is run without LD_LIBRARY_PATH.
     """
-    words = ["exec", "env", "-u", "LD_LIBRARY_PATH", *(f"{k}={v}" for k, v in env.items()), str(program), *arguments]
+    words = ["env", "-u", "LD_LIBRARY_PATH", *(f"{k}={v}" for k, v in env.items()), str(program), *arguments]
     return " ".join(f'"{w}"' if w in ("%f", "%p") else shlex.quote(w).replace("%", "%%") for w in words)
 
 

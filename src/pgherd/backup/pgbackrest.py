@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from ..errors import BackupDamaged, BackupFailed, BadInput
 from ..local import passfile
 from .bucket import Access, Bucket
-from .keeper import Base, Setting, Source, Tool, command_text, failed, find_tool
+from .keeper import ENDED, Base, Setting, Source, Tool, command_text, failed, find_tool
 from .manifest import GroupBackup
 from .place import Folder, Place
 from .programs import Ended, run
@@ -27,6 +27,8 @@ from .programs import Ended, run
 _OLDEST = {16: (2, 48), 17: (2, 53, 1), 18: (2, 55)}
 """Which release knows which PostgreSQL. Source: pgBackRest's release notes."""
 _NO_SUCH_WAL = 1
+_DUPLICATE = 45
+"""The segment is in the archive already, with another checksum."""
 DIRECTORY = "pgbackrest"
 _AMAZON = ".amazonaws.com"
 
@@ -180,7 +182,8 @@ class PgBackRest:
 
 def archive_command(program: Path, config: Path, group: str) -> str:
     """The ``archive_command`` of a group's servers; each runs it in its data directory."""
-    return f'{_head(program, config, group)} archive-push "%p"'
+    pushed = f'{_head(program, config, group)} archive-push "%p"'
+    return f"{pushed}; s=$?; [ $s -eq {_DUPLICATE} ] && {ENDED} && exit 0; exit $s"
 
 
 def _head(program: Path, config: Path, group: str) -> str:

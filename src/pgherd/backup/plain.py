@@ -18,7 +18,7 @@ from typing import ClassVar
 from psycopg.conninfo import make_conninfo
 
 from ..errors import BackupDamaged, BackupFailed, BadInput
-from .keeper import Base, Setting, Source, Tool, failed
+from .keeper import ENDED, Base, Setting, Source, Tool, failed
 from .manifest import GroupBackup
 from .place import Folder, Place
 from .programs import run
@@ -26,17 +26,17 @@ from .programs import run
 _STALE_S = 3600
 _SCRIPT = (
     'd={wal}; f=%f; t="$d/.$f.$$"; '
-    'if [ -e "$d/$f" ]; then cmp -s "%p" "$d/$f" && sync "$d/$f" "$d"; '
+    'if [ -e "$d/$f" ]; then sync "$d/$f" "$d" && {{ cmp -s "%p" "$d/$f" || {ended}; }}; '
     'else cp "%p" "$t" && sync "$t" && ln "$t" "$d/$f" && sync "$d"; s=$?; rm -f "$t"; exit $s; fi'
 )
 """A segment appears under its name only when all of it is on the disk, and is never replaced: ``ln`` refuses a name
-that is taken, and one that is there already must be equal. Whatever fails, the server keeps the segment and tries
-again."""
+that is taken, and one that is there already must be equal, but for the end of a timeline. Whatever fails, the server
+keeps the segment and tries again."""
 
 
 def command_for(wal: Path) -> str:
     """The ``archive_command`` that archives into ``wal``."""
-    return _SCRIPT.format(wal=shlex.quote(str(wal)).replace("%", "%%"))
+    return _SCRIPT.format(wal=shlex.quote(str(wal)).replace("%", "%%"), ended=ENDED)
 
 
 @dataclass(frozen=True, slots=True)

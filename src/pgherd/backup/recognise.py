@@ -91,7 +91,7 @@ def _barman(command: str) -> Archive | None:
 
 
 def _pgbackrest(command: str) -> Archive | None:
-    words = _words(command, "pgbackrest", 0)
+    words = _words(command.partition("; ")[0], "pgbackrest", 0)
     if len(words) != 6:
         return None
     config, group = Path(words[1].partition("=")[2]), words[2].partition("=")[2]
@@ -120,6 +120,6 @@ def _words(command: str, program: str, settings: int) -> list[str]:
         words = shlex.split(command.replace("%%", "%"))
     except ValueError:
         return []
-    head = ["exec", "env", "-u", "LD_LIBRARY_PATH"]
+    head = ["env", "-u", "LD_LIBRARY_PATH"]
     found = words[len(head) :]
     return found if words[: len(head)] == head and Path(*found[settings : settings + 1]).name == program else []

@@ -304,6 +304,9 @@ async def _archived(engine: Engine, k: _Kept, part: GroupBackup) -> None:
         await archive.flush(connection, k.name, k.keeper)
         names = segments_between(part.start_lsn, part.point_lsn, part.timeline, part.segment_bytes)
         await archive.await_segments(connection, k.name, k.keeper, names)
+        done = await connection.execute("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)")
+        if int((await done.fetchall())[0][0], 16) != part.timeline:  # its point may be on the old primary only
+            raise BackupFailed(f"group {k.name} failed over during the backup", hint="take the backup again")
 
 
 def _write(home: Path, backup: Backup, places: Mapping[str, Place]) -> None:

@@ -15,6 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e ".[all]"
+	@# Barman asks for psycopg2 in source, which needs a compiler; psycopg2-binary is the same, with one.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps barman
 	@touch $@
 
 demo: $(STAMP)  ## three hospitals, three regions: what a herd does, in a minute

@@ -21,7 +21,9 @@ import pgherd
 from pgherd import dialect, herdfile
 from pgherd.backup import moment as moments
 from pgherd.backup import take
-from pgherd.backup.manifest import choose, path_of, read_all
+from pgherd.backup.keeper import setting_of
+from pgherd.backup.manifest import choose, name_of, read_all
+from pgherd.backup.place import Folder
 from pgherd.backup.restore import restore
 from pgherd.backup.take import stop_archiving, take_backup
 from pgherd.backup.target import Target, parse_targets
@@ -83,7 +85,7 @@ class Place:
 
     @contextmanager
     def restored(self, label: str | None = None, to_time: datetime | None = None) -> Iterator[pgherd.sync.Herd]:
-        found = choose(read_all([self.directory / "backups"]), label, to_time)
+        found = choose(read_all([Folder(self.directory / "backups")]), label, to_time)
         home = self.directory / "restored"
         asyncio.run(restore(found, home, to_time))
         try:
@@ -279,7 +281,7 @@ def test_what_a_killed_writer_left_is_settled_in_the_copy(place: Place) -> None:
 
 def damaged(backups: Path, what: str) -> str:
     """Damage the backup in ``backups``; what the error must say."""
-    group = choose(read_all([backups]), "one").backup.group(WEST)
+    group = choose(read_all([Folder(backups)]), "one").backup.group(WEST)
     names = segments_between(group.start_lsn, group.point_lsn, group.timeline, group.segment_bytes)
     segment = backups / group.wal / names[0]
     match what:
@@ -297,7 +299,7 @@ def damaged(backups: Path, what: str) -> str:
             changed = next((backups / group.base / "base").rglob("1259"))
             changed.write_bytes(changed.read_bytes()[::-1])
         case "group missing":
-            manifest = path_of(backups, "one")
+            manifest = backups / name_of("one")
             document = json.loads(manifest.read_text())
             document["groups"] = [g for g in document["groups"] if g["name"] != WEST]
             manifest.write_text(json.dumps(document))
@@ -308,8 +310,8 @@ def test_a_damaged_backup_is_named_and_nothing_is_restored(place: Place) -> None
     place.backup("one")
     backups, original = place.directory / "backups", place.directory / "original"
     backups.rename(original)
-    installation = find(server_user())
-    asyncio.run(verify(choose(read_all([original]), "one"), installation))
+    setting = setting_of(find(server_user()), server_user(), place.home)
+    asyncio.run(verify(choose(read_all([Folder(original)]), "one"), setting))
     try:
         for what in ("wal missing", "wal short", "wal changed", "file changed", "group missing"):
             shutil.copytree(original, backups)
@@ -325,7 +327,7 @@ def test_a_damaged_backup_is_named_and_nothing_is_restored(place: Place) -> None
 def test_what_is_refused(place: Place) -> None:
     place.backup("one")
     backups = place.directory / "backups"
-    found = choose(read_all([backups]), None)
+    found = choose(read_all([Folder(backups)]), None)
     with pytest.raises(WouldOverwrite):
         asyncio.run(restore(found, place.home))
     with pgherd.connect(home=place.home) as herd:
@@ -336,7 +338,7 @@ def test_what_is_refused(place: Place) -> None:
         choose([found], "two")
     with pytest.raises(BadInput, match="oldest backup"):
         choose([found], None, datetime(2020, 1, 1, tzinfo=UTC))
-    manifest = path_of(backups, "one")
+    manifest = backups / name_of("one")
     manifest.write_text(manifest.read_text().replace('"postgres_version": "18', '"postgres_version": "15'))
     with pytest.raises(WrongVersion, match="15"), place.restored():
         pass
@@ -357,7 +359,7 @@ def test_a_backup_that_was_killed_does_not_exist_and_is_made_again(
         with pytest.raises(HerdError, match="killed"):
             place.backup("one")
     with pytest.raises(BadInput, match="no backup"):
-        read_all([place.directory / "backups"])
+        read_all([Folder(place.directory / "backups")])
     assert place.backup("one").label == "one"
 
 
@@ -392,13 +394,16 @@ def test_pinned_rows_go_nowhere_but_to_their_region(place: Place) -> None:
     place.backup("one", f"us-east={east}", f"us-west={west}")
     assert {p.name for p in east.iterdir()} == {"backups", "pgpass", "us-east"}
     with pytest.raises(BackupDamaged, match="us-east"):
-        choose(read_all([west]), None)
-    assert len(choose(read_all([west, east]), None).directories) == 2
+        choose(read_all([Folder(west)]), None)
+    assert len(choose(read_all([Folder(west), Folder(east)]), None).places) == 2
 
 
 def test_targets() -> None:
-    assert parse_targets(["us-east=/a", "/b"]) == (Target(Path("/a"), EAST, EAST), Target(Path("/b")))
-    assert parse_targets(["/b"], "us-east") == (Target(Path("/b"), EAST),)
+    assert parse_targets(["us-east=/a", "/b"]) == (
+        Target(Folder(Path("/a")), EAST, EAST),
+        Target(Folder(Path("/b"))),
+    )
+    assert parse_targets(["/b"], "us-east") == (Target(Folder(Path("/b")), EAST),)
     for bad in ([], ["/a", "/b"], ["x=/a", "x=/b"]):
         with pytest.raises(BadInput):
             parse_targets(bad)

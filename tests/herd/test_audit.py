@@ -26,7 +26,7 @@ from pgherd import AsyncHerd, dialect, herdfile
 from pgherd.audit.finding import Finding, Severity
 from pgherd.audit.report import Report
 from pgherd.audit.run import audit
-from pgherd.backup.archive import command_for
+from pgherd.backup.plain import command_for
 from pgherd.cli.main import main
 from pgherd.herdfile import Endpoint
 from pgherd.local.installation import find

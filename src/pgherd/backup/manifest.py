@@ -1,4 +1,4 @@
-"""What a backup says of itself: ``<target>/backups/<label>.json``, written last. A target names its own groups only."""
+"""What a backup says of itself: ``backups/<label>.json`` in its place, written last; of that place's groups only."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from cattrs import structure
 from cattrs.errors import ClassValidationError
 
 from ..errors import BackupDamaged, BadInput, WrongVersion
-from ..herdfile import write_atomically
+from .place import Place
 
-FORMAT = 1
+FORMAT = 2
+READS = (1, FORMAT)
+"""Format 1 had plain keepers only."""
 _DIRECTORY = "backups"
+_SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,10 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class GroupBackup:
-    """One group's part; ``places`` are its nodes' labels. Paths are relative to the target, LSNs PostgreSQL's text."""
+    """One group's part; ``places`` are its nodes' labels, ``tool`` who keeps it.
+
+    Paths are relative to the place, LSNs PostgreSQL's text.
+    """
 
     name: str
     region: str
@@ -43,6 +48,7 @@ class GroupBackup:
     bytes: int
     segment_bytes: int = 16 << 20
     counts: tuple[Count, ...] = ()
+    tool: str = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,44 +82,34 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A backup as found: which directory holds which of its groups."""
+    """A backup as found: which place holds which of its groups."""
 
     backup: Backup
-    directories: dict[str, Path]
-
-    def base(self, group: str) -> Path:
-        """The base backup's directory."""
-        return self.directories[group] / self.backup.group(group).base
-
-    def wal(self, group: str) -> Path:
-        """The archived WAL's directory."""
-        return self.directories[group] / self.backup.group(group).wal
+    places: dict[str, Place]
 
 
-def path_of(directory: Path, label: str) -> Path:
-    """Where the manifest of a backup is."""
-    return directory / _DIRECTORY / f"{label}.json"
+def name_of(label: str) -> str:
+    """What the manifest of a backup is called in its place."""
+    return f"{_DIRECTORY}/{label}{_SUFFIX}"
 
 
-def write(directory: Path, backup: Backup) -> None:
-    """Make the backup known in ``directory``: from now on it exists."""
-    path = path_of(directory, backup.label)
-    path.parent.mkdir(mode=0o711, exist_ok=True)
-    write_atomically(path, json.dumps(asdict(backup), indent=1) + "\n", mode=0o600)
+def write(place: Place, backup: Backup) -> None:
+    """Make the backup known in ``place``: from now on it exists."""
+    place.write(name_of(backup.label), json.dumps(asdict(backup), indent=1) + "\n")
 
 
-def read_all(directories: Sequence[Path]) -> tuple[Found, ...]:
-    """The backups in some directories, oldest first; parts of one backup in several of them are joined.
+def read_all(places: Sequence[Place]) -> tuple[Found, ...]:
+    """The backups in some places, oldest first; parts of one backup in several of them are joined.
 
-    Raises BadInput for a directory without backups, BackupDamaged, WrongVersion.
+    Raises BadInput for a place without backups, BackupDamaged, WrongVersion.
     """
-    parts: dict[str, list[tuple[Path, Backup]]] = {}
-    for directory in dict.fromkeys(d.resolve() for d in directories):
-        paths = sorted((directory / _DIRECTORY).glob("*.json")) if directory.is_dir() else []
-        if not paths:
-            raise BadInput(f"{directory} holds no backup", hint="pgherd backup --to DIR makes one")
-        for path in paths:
-            parts.setdefault(path.stem, []).append((directory, _read(path)))
+    parts: dict[str, list[tuple[Place, Backup]]] = {}
+    for place in dict.fromkeys(places):
+        labels = [n.removesuffix(_SUFFIX) for n in place.names(_DIRECTORY) if n.endswith(_SUFFIX)]
+        if not labels:
+            raise BadInput(f"{place} holds no backup", hint="pgherd backup --to makes one")
+        for label in labels:
+            parts.setdefault(label, []).append((place, _read(place, label)))
     found = [_joined(members) for members in parts.values()]
     return tuple(sorted(found, key=lambda f: f.backup.taken_at))
 
@@ -139,34 +135,33 @@ def choose(found: Sequence[Found], label: str | None, to_time: datetime | None =
 
 def complete(one: Found) -> Found:
     """The backup if all its groups are there; BackupDamaged naming one that is not."""
-    missing = [g for g in one.backup.herd if g not in one.directories]
+    missing = [g for g in one.backup.herd if g not in one.places]
     if missing:
         raise BackupDamaged(
-            f"backup {one.backup.label} has no group {missing[0]} in the directories given",
-            hint="name the directories of all regions",
+            f"backup {one.backup.label} has no group {missing[0]} in the places given",
+            hint="name the places of all regions",
         )
     return one
 
 
-def _joined(members: Sequence[tuple[Path, Backup]]) -> Found:
+def _joined(members: Sequence[tuple[Place, Backup]]) -> Found:
     first = members[0][1]
     if any((b.taken_at, b.herd) != (first.taken_at, first.herd) for _, b in members):
-        raise BackupDamaged(
-            f"the directories hold different backups called {first.label}", hint="name directories of one herd"
-        )
+        raise BackupDamaged(f"the places hold different backups called {first.label}", hint="name places of one herd")
     groups = {g.name: g for _, b in members for g in b.groups}
     backup = replace(first, groups=tuple(groups[n] for n in first.herd if n in groups))
-    return Found(backup, {g.name: d for d, b in members for g in b.groups})
+    return Found(backup, {g.name: p for p, b in members for g in b.groups})
 
 
-def _read(path: Path) -> Backup:
+def _read(place: Place, label: str) -> Backup:
+    path = f"{place}/{name_of(label)}"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(place.read(name_of(label)) or "")
         version = document.get("format")
-        if version != FORMAT:
+        if version not in READS:
             raise WrongVersion(
                 f"{path} has format {version}, this pgherd reads format {FORMAT}", hint="use the pgherd that wrote it"
             )
         return structure(document, Backup)
-    except (OSError, ValueError, AttributeError, ClassValidationError) as e:
+    except (ValueError, AttributeError, ClassValidationError) as e:
         raise BackupDamaged(f"{path} cannot be read", hint="use another backup (--label)") from e

@@ -91,6 +91,15 @@ async def moment(engine: Engine, name: str) -> AsyncIterator[tuple[Moment, dict[
         yield Moment({g: p[:2] for g, p in points.items()}, taken_at, quiet, round(spread_ms, 1)), readers
 
 
+async def name_point(engine: Engine, name: str) -> Moment:
+    """Name a restore point on all groups, as of one moment, and do nothing else; also on attached servers.
+
+    Raises as :func:`moment`; ServerRefused where the herd's user may not name one.
+    """
+    async with engine.held(), moment(engine, name) as (taken, _):
+        return taken
+
+
 async def _connected(stack: AsyncExitStack, engine: Engine, group: str) -> Connection:
     with talking_to(group, "taking a backup"):
         made = await engine.whereabouts.connect(group, autocommit=True)

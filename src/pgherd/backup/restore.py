@@ -1,5 +1,5 @@
-"""Restoring a whole herd into a new home: to a backup's moment, or to a time after it; then looking whether it is
-right.
+"""Restoring a whole herd into a new home: to a backup's moment, or to a named one or a time after it; then looking
+whether it is right.
 
 To a moment, backup/moment.py says why the groups agree. To a time T, each group replays all that was committed by T, as
 its own clock has it. A transaction over several groups is decided after it is prepared everywhere, told to the others
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,26 +25,34 @@ from psycopg.conninfo import make_conninfo
 from .. import herdfile
 from ..client import AsyncHerd, connect_async
 from ..engines.failures import talking_to
-from ..errors import BackupDamaged, BadInput, HerdError, LocalServerError, WouldOverwrite, WrongVersion
+from ..errors import BackupDamaged, BackupFailed, BadInput, HerdError, LocalServerError, WrongVersion
 from ..herdfile import TwoNode
 from ..local import passfile
 from ..local.herd import LocalHerd
 from ..local.installation import Installation, find
-from ..local.rebuild import rebuild, start_whole
+from ..local.processes import remove_tree
+from ..local.rebuild import begin, rebuild, start_whole
 from ..local.user import server_user
 from ..model.names import Name
 from ..model.placement import Label
 from ..model.topology import EngineName
+from ..secretfile import refuse_open
 from .counting import count
-from .manifest import Count, Found
+from .keeper import POINT_PREFIX, setting_of
+from .manifest import Backup, Count, Found
 from .moment import tables_of
-from .take import PASSFILE, POINT_PREFIX
-from .verify import verify
+from .place import Folder
+from .take import PASSFILE
+from .verify import Fetched, fetch
 
 _NOWHERE = "host=127.0.0.1 port=1 connect_timeout=1 dbname=none user=none password=none"
+_TROUBLE = re.compile(r"(?:Barman cloud WAL restore exception|P\d\d +ERROR): (.+)")
+"""What the tools write into the server's log when they could not look for a segment."""
 _LAST = re.compile(r"last completed transaction was at log time (.+)")
 
 Progress = Callable[[str], None]
+Until = datetime | str | None
+"""How far: a time, the label of a restore point that was named after the backup, or the backup's own moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +61,38 @@ class Restored:
     time)."""
 
     label: str
-    to_time: datetime | None
+    to: Until
     rows: dict[str, int]
     checked: int | None
     settled: int
     disabled: tuple[str, ...]
 
 
-async def restore(
-    found: Found, home: Path, to_time: datetime | None = None, progress: Progress | None = None
-) -> Restored:
+async def restore(found: Found, home: Path, to: Until = None, progress: Progress | None = None) -> Restored:
     """Restore a backup into ``home``, which is empty or new, and check it; the herd then runs.
 
     If it fails, nothing of it is left. Raises WouldOverwrite, BackupDamaged, WrongVersion, LocalServerError, BadInput
-    for a time that the archive does not reach.
+    for a time or a restore point that the archive does not reach.
     """
     say = progress or (lambda _: None)
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise WouldOverwrite(
-            f"{home} is not empty: nothing was restored", hint="name an empty or new directory (--home)"
-        )
-    installation = find(server_user())
+    user = server_user()
+    installation = find(user)
     _check_version(found, installation)
-    password = _password(found)
-    say("reading the backup")
-    await verify(found, installation)
+    password = await asyncio.to_thread(_password, found)
+    begin(home)
     try:
-        await asyncio.to_thread(_recover, found, home, to_time, password, say)
+        say("reading the backup")
+        setting = setting_of(installation, user, home)
+        fetched = await fetch(found, setting)
+        await asyncio.to_thread(_recover, found, fetched, home, to, password, say)
+        await asyncio.to_thread(remove_tree, setting.directory)
         say("settling commits that were under way")
-        return await _settled(found, home, to_time, say)
+        return await _settled(found, home, to, say)
     except BaseException:
         with suppress(HerdError):
             await asyncio.to_thread(LocalHerd(home).destroy)
+        with suppress(OSError):
+            home.rmdir()
         raise
 
 
@@ -97,64 +106,82 @@ def _check_version(found: Found, installation: Installation) -> None:
 
 
 def _password(found: Found) -> str:
-    for directory in found.directories.values():
-        password = passfile.lookup(directory / PASSFILE, "", 0, found.backup.dbname, found.backup.user)
+    for place in found.places.values():
+        if isinstance(place, Folder):
+            refuse_open(place.path / PASSFILE, "the password file")
+        text = place.read(PASSFILE)
+        password = passfile.find(text or "", "", 0, found.backup.dbname, found.backup.user)
         if password is not None:
             return password
     raise BackupDamaged(f"{PASSFILE} is missing beside backup {found.backup.label}", hint="put it back from a copy")
 
 
-def _recover(found: Found, home: Path, to_time: datetime | None, password: str, say: Progress) -> None:
+def _recover(found: Found, fetched: dict[str, Fetched], home: Path, to: Until, password: str, say: Progress) -> None:
     backup = found.backup
     groups = {g.name: [Label.parse(p) for p in g.places] for g in backup.groups}
-    user = server_user()
-    for group in backup.groups:
-        user.check_reach(found.wal(group.name), "the servers read the archived WAL: open that directory (chmod o+x)")
+    commands = {name: f.keeper.restore_command() for name, f in fetched.items()}
 
     def recovery(name: str) -> str:
-        return _recovery(found, name, to_time)
+        return _recovery(backup, commands[name], to)
 
-    data = {g.name: found.base(g.name) for g in backup.groups}
+    def lay_out(name: str, path: Path) -> None:
+        base = fetched[name].base
+        if base.is_relative_to(home.resolve()):  # our own copy
+            base.rename(path)
+        else:
+            shutil.copytree(base, path, symlinks=True)
+
     try:
-        rebuild(home, EngineName(backup.engine), password, groups, data, recovery, say)
+        rebuild(home, EngineName(backup.engine), password, groups, lay_out, recovery, say)
     except LocalServerError as error:
-        raise _why_not(error, found, home, to_time) from error
+        raise _why_not(error, found, home, to) from error
 
 
-def _recovery(found: Found, name: str, to_time: datetime | None) -> str:
-    wal = str(found.wal(name)).replace("%", "%%").replace('"', '\\"')
-    if to_time is None:
+def _recovery(backup: Backup, restore_command: str, to: Until) -> str:
+    if to is None:
         # The base backup's own timeline, which holds the point: a later failover has made others, which need not.
-        until = f"recovery_target_name = '{POINT_PREFIX}{found.backup.label}'\n"
+        until = f"recovery_target_name = '{POINT_PREFIX}{backup.label}'\n"
         until += "recovery_target_timeline = 'current'\n"
+    elif isinstance(to, str):
+        until = f"recovery_target_name = '{POINT_PREFIX}{to}'\nrecovery_target_timeline = 'latest'\n"
     else:
-        until = f"recovery_target_time = '{to_time.astimezone(UTC).isoformat()}'\nrecovery_target_timeline = 'latest'\n"
-    command = f'cp "{wal}/%f" "%p"'.replace("'", "''")
+        until = f"recovery_target_time = '{to.astimezone(UTC).isoformat()}'\nrecovery_target_timeline = 'latest'\n"
+    command = restore_command.replace("\\", "\\\\").replace("'", "''")
     return f"restore_command = '{command}'\n{until}recovery_target_action = 'promote'\nhot_standby = off\n"
 
 
-def _why_not(error: LocalServerError, found: Found, home: Path, to_time: datetime | None) -> HerdError:
+def _why_not(error: LocalServerError, found: Found, home: Path, to: Until) -> HerdError:
     """A recovery that ends early is the commonest failure: say which group, and how far its archive reaches."""
     local = LocalHerd(home)
     for group in found.backup.groups:
         log = local.log(group.name)
         text = log.read_text(errors="replace") if log.exists() else ""
+        if trouble := _TROUBLE.findall(text):
+            return BackupFailed(
+                f"group {group.name}: WAL can't be fetched from {found.places[group.name]}: {trouble[-1]}",
+                hint="see that the store is up, then again",
+            )
         if "recovery ended before configured recovery target" not in text:
             continue
-        if to_time is None:
+        if isinstance(to, str):
+            return BadInput(
+                f"group {group.name}: its archive holds no restore point {POINT_PREFIX}{to} after {found.backup.label}",
+                hint="name a backup from before it (--label); `pgherd backup` archives all that a running herd has",
+            )
+        if to is None:
             return BackupDamaged(
                 f"group {group.name}: its WAL ends before the backup's moment", hint="use another backup"
             )
         last = _LAST.findall(text)
         reach = f"the last commit in it is of {last[-1]}" if last else "it holds no commit after the base backup"
         return BadInput(
-            f"the archive of group {group.name} does not reach {to_time.isoformat()}: {reach}",
+            f"the archive of group {group.name} does not reach {to.isoformat()}: {reach}",
             hint="name an earlier time; if the old herd runs, `pgherd backup` archives all that it has",
         )
     return error
 
 
-async def _settled(found: Found, home: Path, to_time: datetime | None, say: Progress) -> Restored:
+async def _settled(found: Found, home: Path, to: Until, say: Progress) -> Restored:
     settled, disabled = await _silence(home)
     async with connect_async(home=home) as herd:  # opening settles, and points the servers at each other
         await herd.recover()
@@ -163,13 +190,13 @@ async def _settled(found: Found, home: Path, to_time: datetime | None, say: Prog
         say("counting rows")
         counted = await _count(herd)
     rows = {g: sum(c.rows for c in counts) for g, counts in counted.items()}
-    exact = to_time is None and found.backup.quiet
+    exact = to is None and found.backup.quiet
     if exact:
         _compare(found, counted)
     groups = {g.name: [Label.parse(p) for p in g.places] for g in found.backup.groups}
     two_node = TwoNode(found.backup.two_node) if found.backup.two_node else None
     await asyncio.to_thread(start_whole, home, groups, two_node, say)
-    return Restored(found.backup.label, to_time, rows, sum(rows.values()) if exact else None, settled, disabled)
+    return Restored(found.backup.label, to, rows, sum(rows.values()) if exact else None, settled, disabled)
 
 
 async def _silence(home: Path) -> tuple[int, tuple[str, ...]]:

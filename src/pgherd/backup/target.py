@@ -1,16 +1,16 @@
-"""Which directory takes which group, and whether pinned rows may be there. Guards invariant 3 for backups."""
+"""Which place takes which group, and whether pinned rows may be there. Guards invariant 3 for backups."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import BadInput, ResidencyRefused
 from ..model.placement import ANY, Tablespace
 from ..model.schema import TableKind
-from ..model.topology import EngineName, Group, Topology
+from ..model.topology import EngineName, Topology
+from .place import Place, place_of
 
 _OF_REGION = re.compile(r"([A-Za-z0-9_-]+)=(.+)", re.DOTALL)
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
@@ -19,40 +19,32 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A directory; ``region`` is where it is (None: not said), ``takes`` whose groups go there (None: all others')."""
+    """A place; ``region`` is where it is (None: not said), ``takes`` whose groups go there (None: all others')."""
 
-    directory: Path
+    place: Place
     region: str | None = None
     takes: str | None = None
 
-    def wal(self, group: Group) -> Path:
-        """Where the group's WAL is archived."""
-        return self.directory / group.primary.label.region / group.name / "wal"
-
-    def base(self, group: Group, label: str) -> Path:
-        """Where the group's base backup called ``label`` is."""
-        return self.directory / group.primary.label.region / group.name / "base" / label
-
 
 def parse_targets(texts: Sequence[str], region: str | None = None) -> tuple[Target, ...]:
-    """Read ``[REGION=]DIR`` texts: ``REGION=DIR`` is in that region and takes its groups, a bare ``DIR`` takes all
-    others.
+    """Read ``[REGION=]PLACE`` texts: ``REGION=PLACE`` is in that region and takes its groups, a bare ``PLACE`` takes
+    all others. A place is a directory, or ``s3://[PROFILE@]BUCKET[/PREFIX]``.
 
-    ``region`` is where the bare directory is. Raises BadInput.
+    ``region`` is where the bare place is. Raises BadInput.
     """
     found = []
     for text in texts:
         match = _OF_REGION.match(text)
-        path = Path(match[2] if match else text).expanduser().absolute()
-        found.append(Target(path, match[1], match[1]) if match else Target(path, region))
+        place = place_of(match[2] if match else text)
+        found.append(Target(place, match[1], match[1]) if match else Target(place, region))
     for target in found:
         if sum(t.takes == target.takes for t in found) > 1:
             whom = f"region {target.takes}" if target.takes else "all regions that have none of their own"
-            raise BadInput(f"two directories are given for {whom}", hint="one directory a region")
+            raise BadInput(f"two places are given for {whom}", hint="one place a region")
     if region is not None and all(t.takes for t in found):
-        raise BadInput("--target-region says where a DIR without a region is, and there is none", hint="leave it out")
+        raise BadInput("--target-region says where a place without a region is, and there is none", hint="leave it out")
     if not found:
-        raise BadInput("no directory is given", hint="--to DIR, or --to REGION=DIR for each region")
+        raise BadInput("no place is given", hint="--to PLACE, or --to REGION=PLACE for each region")
     return tuple(found)
 
 
@@ -67,7 +59,7 @@ def assign(topology: Topology, targets: Sequence[Target]) -> dict[str, Target]:
         where = group.primary.label.region
         mine = [t for t in targets if t.takes == where] or [t for t in targets if t.takes is None]
         if not mine:
-            raise BadInput(f"no directory is given for region {where}", hint=f"add --to {where}=DIR")
+            raise BadInput(f"no place is given for region {where}", hint=f"add --to {where}=PLACE")
         found[str(group.name)] = mine[0]
     if topology.engine is not EngineName.SINGLE:  # which promises no placement
         _check_places(targets)
@@ -76,14 +68,14 @@ def assign(topology: Topology, targets: Sequence[Target]) -> dict[str, Target]:
 
 
 def _check_places(targets: Sequence[Target]) -> None:
-    """A directory is in one region only, whatever it is called."""
-    places: dict[Path, str | None] = {}
+    """A directory, and a bucket whatever is in it, is in one region only, whatever it is called."""
+    places: dict[str, str | None] = {}
     for target in targets:
-        path = target.directory.resolve()
-        if places.setdefault(path, target.region) != target.region:
+        site = target.place.site
+        if places.setdefault(site, target.region) != target.region:
             raise ResidencyRefused(
-                f"{path} is given for two regions, and can be in one only",
-                hint="give each region a directory of its own, or one --to DIR with --target-region",
+                f"{site} is given for two regions, and can be in one only",
+                hint="give each region a directory or bucket of its own, or one --to PLACE with --target-region",
             )
 
 
@@ -101,11 +93,31 @@ def _check_residency(topology: Topology, targets: Mapping[str, Target]) -> None:
                 allowed = ", ".join(dict.fromkeys(b.region for b in space.blocks))
                 raise ResidencyRefused(
                     f"shard {shard.name} of {table.name} may be in {allowed} only (tablespace {space.name});"
-                    f" {target.directory} {where}",
-                    hint="give each region a directory that is in it: "
-                    + " ".join(f"--to {r}=DIR" for r in dict.fromkeys(g.primary.label.region for g in topology.groups)),
+                    f" {target.place} {where}",
+                    hint="give each region a place that is in it: "
+                    + " ".join(
+                        f"--to {r}=PLACE" for r in dict.fromkeys(g.primary.label.region for g in topology.groups)
+                    ),
                 )
 
 
 def _may_be_in(space: Tablespace, cloud: str, region: str) -> bool:
     return any(b.cloud == cloud and b.region in (ANY, region) for b in space.blocks)
+
+
+def check_answers(topology: Topology, targets: Mapping[str, Target]) -> None:
+    """Ask each bucket where it is. BackupFailed or BadInput if it can't be used, ResidencyRefused if it is elsewhere.
+
+    Only AWS's own regions have names that can be compared: those of groups whose cloud is ``aws``.
+    """
+    where: dict[Place, str | None] = {}
+    for group in topology.groups:
+        target, label = targets[str(group.name)], group.primary.label
+        if target.place not in where:
+            where[target.place] = target.place.where()
+        said = where[target.place]
+        if label.cloud == "aws" and said and target.region and said != target.region:
+            raise ResidencyRefused(
+                f"{target.place} is given for {target.region}, and is in {said}",
+                hint=f"give {target.region} a bucket that is in it",
+            )

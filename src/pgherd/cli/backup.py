@@ -12,10 +12,13 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from ..backup.keeper import POINT_PREFIX, Tool, setting_of
 from ..backup.manifest import Backup, Found, choose, read_all
+from ..backup.moment import name_point
+from ..backup.place import place_of
 from ..backup.restore import Restored
 from ..backup.restore import restore as restore_backup
-from ..backup.take import stop_archiving, take_backup
+from ..backup.take import checked_label, new_label, stop_archiving, take_backup
 from ..backup.target import parse_targets
 from ..backup.verify import verify as verify_backup
 from ..client import connect_async
@@ -28,7 +31,7 @@ from .options import HomeOption, JsonOption
 from .output import err, out, print_json, size, table_of
 
 FromOption = Annotated[
-    list[str], typer.Option("--from", metavar="[REGION=]DIR", help="Where the backup is; repeatable.")
+    list[str], typer.Option("--from", metavar="[REGION=]PLACE", help="Where the backup is; repeatable.")
 ]
 
 
@@ -43,59 +46,99 @@ def backup(
         list[str] | None,
         typer.Option(
             "--to",
-            metavar="[REGION=]DIR",
-            help="Where to; repeatable. REGION=DIR: that region's groups, and it lies there.",
+            metavar="[REGION=]PLACE",
+            help="Where to, a directory or s3://[PROFILE@]BUCKET[/PREFIX]; repeatable. REGION=PLACE: that region's"
+            " groups, and it lies there.",
         ),
     ] = None,
     target_region: Annotated[
-        str | None, typer.Option("--target-region", metavar="R", help="The region that a DIR without REGION= lies in.")
+        str | None,
+        typer.Option("--target-region", metavar="R", help="The region that a PLACE without REGION= lies in."),
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="L", help="What to call it (default: the time).")] = None,
-    list_: Annotated[list[Path] | None, typer.Option("--list", metavar="DIR", help="Show the backups in DIR.")] = None,
-    verify: Annotated[
-        list[Path] | None,
-        typer.Option("--verify", metavar="DIR", help="Read every byte of the backups in DIR, or of --label."),
+    tool: Annotated[
+        Tool | None,
+        typer.Option(help="Who copies (default: who did so far, else the best that is installed and can)."),
     ] = None,
+    list_: Annotated[
+        list[str] | None, typer.Option("--list", metavar="PLACE", help="Show the backups in PLACE.")
+    ] = None,
+    verify: Annotated[
+        list[str] | None,
+        typer.Option("--verify", metavar="PLACE", help="Read every byte of the backups in PLACE, or of --label."),
+    ] = None,
+    point: Annotated[
+        bool,
+        typer.Option("--point", help="Only name a restore point on all groups, as of one moment; attached ones too."),
+    ] = False,
     off: Annotated[bool, typer.Option("--off", help="Stop archiving WAL; backups stay.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Back a local herd up: all groups as of one moment, and every change from then on (WAL archiving)."""
-    if sum(map(bool, (to, list_, verify, off))) != 1:
-        raise BadInput("name what to do", hint="one of --to DIR, --list DIR, --verify DIR, --off")
+    if sum(map(bool, (to, list_, verify, point, off))) != 1:
+        raise BadInput("name what to do", hint="one of --to PLACE, --list PLACE, --verify PLACE, --point, --off")
     if list_:
-        _list(read_all(list_), json)
+        _list(read_all([place_of(text) for text in list_]), json)
     elif verify:
-        _verify(read_all(verify), label, json)
+        _verify(read_all([place_of(text) for text in verify]), label, home or default_home(), json)
+    elif point:
+        asyncio.run(_point(label, home or default_home(), json))
     elif off:
         asyncio.run(_off(home or default_home()))
         print_json({"archiving": False}) if json else out.print("archiving is off; backups stay")
     else:
-        asyncio.run(_backup(to or [], target_region, label, home or default_home(), json))
+        asyncio.run(_backup(to or [], target_region, label, home or default_home(), tool, json))
 
 
-async def _backup(to: Sequence[str], region: str | None, label: str | None, home: Path, json: bool) -> None:
+async def _backup(
+    to: Sequence[str], region: str | None, label: str | None, home: Path, tool: Tool | None, json: bool
+) -> None:
     targets = parse_targets(to, region)
     started = time.perf_counter()
     with err.status("opening the herd") as line:
         async with connect_async(home=home) as herd:
-            made = await take_backup(herd, home, targets, label, lambda text: line.update(escape(text)))
+            made = await take_backup(herd, home, targets, label, lambda text: line.update(escape(text)), tool, _note)
     seconds = time.perf_counter() - started
     if json:
         print_json({**_document(made), "seconds": round(seconds, 2)})
         return
     rows = [
-        [g.name, g.region, size(g.bytes), sum(c.rows for c in g.counts) if made.quiet else None] for g in made.groups
+        [g.name, g.region, size(g.bytes), sum(c.rows for c in g.counts) if made.quiet else None, g.tool]
+        for g in made.groups
     ]
-    out.print(table_of(["group", "region", "size", "rows"], rows, title=f"backup {made.label}"))
+    out.print(table_of(["group", "region", "size", "rows", "by"], rows, title=f"backup {made.label}"))
     moment = "nobody wrote meanwhile" if made.quiet else "writers did not stop, so rows were not counted"
     out.print(f"\n{seconds:.1f} s; all groups as of {made.taken_at}, within {made.spread_ms:g} ms; {moment}")
     out.print("every later change is archived too, within a minute; [bold]pgherd backup --off[/] ends that")
 
 
+def _note(text: str) -> None:
+    err.print(f"[yellow]note[/] {escape(text)}", soft_wrap=True)
+
+
 async def _off(home: Path) -> None:
     async with connect_async(home=home) as herd:
-        await stop_archiving(herd)
+        await stop_archiving(herd, home)
+
+
+async def _point(label: str | None, home: Path, json: bool) -> None:
+    name = POINT_PREFIX + checked_label(label or new_label())
+    async with connect_async(home=home) as herd:
+        made = await name_point(herd.engine, name)
+    if json:
+        groups = [{"name": g, "lsn": lsn, "timeline": timeline} for g, (lsn, timeline) in made.points.items()]
+        print_json({"point": name, "taken_at": made.taken_at, "quiet": made.quiet, "spread_ms": made.spread_ms,
+                    "groups": groups})  # fmt: skip
+        return
+    rows = [[g, lsn, timeline] for g, (lsn, timeline) in made.points.items()]
+    out.print(table_of(["group", "LSN", "timeline"], rows, title=f"restore point {name}"))
+    moment = "nobody wrote meanwhile" if made.quiet else "only commits over several groups were held back"
+    out.print(f"\nall groups as of {made.taken_at}, within {made.spread_ms:g} ms; {moment}")
+    out.print(
+        f"to bring all back to it, recover each server with [bold]recovery_target_name = '{name}'[/], attach them, and"
+        " any pgherd command settles what was half done"
+    )
 
 
 def _document(backup: Backup) -> dict[str, Any]:
@@ -113,6 +156,7 @@ def _document(backup: Backup) -> dict[str, Any]:
                 "region": g.region,
                 "bytes": g.bytes,
                 "rows": sum(c.rows for c in g.counts) if backup.quiet else None,
+                "tool": g.tool,
             }
             for g in backup.groups
         ],
@@ -120,7 +164,7 @@ def _document(backup: Backup) -> dict[str, Any]:
 
 
 def _list(found: Sequence[Found], json: bool) -> None:
-    entries = [{**_document(f.backup), "missing": [g for g in f.backup.herd if g not in f.directories]} for f in found]
+    entries = [{**_document(f.backup), "missing": [g for g in f.backup.herd if g not in f.places]} for f in found]
     if json:
         print_json({"backups": entries})
         return
@@ -130,21 +174,23 @@ def _list(found: Sequence[Found], json: bool) -> None:
             e["taken_at"],
             len(e["groups"]),
             size(sum(g["bytes"] for g in e["groups"])),
+            ", ".join(dict.fromkeys(g["tool"] for g in e["groups"])),
             ", ".join(e["missing"]) or "nothing",
         ]
         for e in entries
     ]
-    out.print(table_of(["label", "moment", "groups", "size", "missing here"], rows))
+    out.print(table_of(["label", "moment", "groups", "size", "by", "missing here"], rows))
 
 
-def _verify(found: Sequence[Found], label: str | None, json: bool) -> None:
+def _verify(found: Sequence[Found], label: str | None, home: Path, json: bool) -> None:
     wanted = [choose(found, label)] if label else list(found)
     results: list[dict[str, Any]] = []
     failed: HerdError | None = None
-    installation = find(server_user())
+    user = server_user()
+    setting = setting_of(find(user), user, home)
     for one in wanted:
         try:
-            asyncio.run(verify_backup(one, installation))
+            asyncio.run(verify_backup(one, setting))
             results.append({"label": one.backup.label, "whole": True, "problem": None})
         except HerdError as error:
             failed = error
@@ -169,17 +215,24 @@ def restore(
         str | None,
         typer.Option("--to-time", metavar="TIME", help="As of then (ISO 8601; your time zone if it names none)."),
     ] = None,
+    to_point: Annotated[
+        str | None,
+        typer.Option("--to-point", metavar="L", help="As of the restore point that `backup --point --label L` named."),
+    ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the restored servers at the end.")] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Restore a whole herd into a new home, to a backup's moment or to a time after it, and check it."""
+    """Restore a whole herd into a new home, to a backup's moment or to a time or named moment after it; check it."""
     if home is None:
         raise BadInput("a restore makes a new herd", hint="name an empty or new directory: --home DIR")
-    found = choose(read_all([t.directory for t in parse_targets(from_)]), label, _time(to_time))
+    if to_time and to_point:
+        raise BadInput("--to-time and --to-point name two moments", hint="leave one out")
+    until = checked_label(to_point) if to_point else _time(to_time)
+    found = choose(read_all([t.place for t in parse_targets(from_)]), label, _time(to_time))
     started = time.perf_counter()
     with err.status("restoring") as line:
-        made = asyncio.run(restore_backup(found, home, _time(to_time), lambda text: line.update(escape(text))))
+        made = asyncio.run(restore_backup(found, home, until, lambda text: line.update(escape(text))))
         if stop:
             LocalHerd(home).down()
     _show_restored(made, home, time.perf_counter() - started, stop, json)
@@ -190,7 +243,8 @@ def _show_restored(made: Restored, home: Path, seconds: float, stopped: bool, js
         print_json(
             {
                 "label": made.label,
-                "to_time": made.to_time.isoformat() if made.to_time else None,
+                "to_time": made.to.isoformat() if isinstance(made.to, datetime) else None,
+                "to_point": POINT_PREFIX + made.to if isinstance(made.to, str) else None,
                 "home": str(home),
                 "groups": [{"name": g, "rows": n} for g, n in made.rows.items()],
                 "checked": made.checked,

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from .. import herdfile, members
 from ..availability.keys import last_failovers
+from ..backup.recognise import archiving_of
 from ..client import connect_async
 from ..errors import BadInput, LocalServerError
 from ..herdfile import TwoNode, default_home
@@ -218,6 +219,9 @@ async def read_status(dsn: str | None, home: Path | None) -> dict[str, Any]:
         where = home or default_home()
         file = herdfile.read(where)
         document = await status_of(herd, file, await asyncio.to_thread(last_failovers, where))
+        archiving = await archiving_of(herd)
+        for group in document["groups"]:
+            group["archiving"] = archiving[group["name"]]
         return {**document, "tls": await asyncio.to_thread(tls_state, where, file)}
 
 
@@ -250,6 +254,12 @@ def show_groups(document: dict[str, Any]) -> None:
             out.print(
                 f"group {escape(g['name'])}: statements that would let pinned rows out are not refused (no superuser)"
             )
+        if wal := g.get("archiving"):
+            state = (
+                f"[red]failing[/] at {wal['failing']}" if wal["failing"] else f"last {(wal['last'] or 'never')[:19]}"
+            )
+            to = escape(wal["to"] or "an unknown place")
+            out.print(f"group {escape(g['name'])}: WAL archived to {to} ({wal['tool']}), {state}", soft_wrap=True)
         if last := g["last_failover"]:
             who = f"{last['from']} to {last['to']}" if last["from"] else f"to {last['to']}"
             out.print(

@@ -45,6 +45,7 @@ _OWN = re.compile(
     rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
     rf"|{_AUDIT_FILE}"
     r"|ca\.(key|crt)\Z|\.ca\.(key|crt)\."  # local/certificates.py
+    rf"|{layout.ARCHIVING}\Z"
 )
 _PORT_ATTEMPTS = 5
 _STOP_TIMEOUT_S = 30.0
@@ -194,6 +195,7 @@ class LocalHerd:
             for n in nodes:
                 remove_tree(self._directory(n.name))
             _remove_if_empty(self.home / _NODES)
+            remove_tree(self.home / layout.ARCHIVING)
             # herd.toml goes after what it describes, the lock last of all.
             for path in sorted(self.home.iterdir(), key=lambda p: p.name != _PASSFILE):
                 if _OWN.match(path.name) and path.name != homelock.FILE_NAME:

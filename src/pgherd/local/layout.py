@@ -22,6 +22,8 @@ USER = "herd"
 DATABASE = "herd"
 PASSFILE = "pgpass"
 NODES = "nodes"
+ARCHIVING = "archiving"
+"""What backup tools need here: settings, with credentials of stores, and what a restore has fetched."""
 DEFAULT_REGIONS = ("us-east", "us-central", "us-west")
 FIRST_PORT = 5433
 ETCD_MEMBERS = 3

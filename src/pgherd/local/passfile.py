@@ -53,6 +53,11 @@ def lookup(path: Path, host: str, port: int, dbname: str, user: str) -> str | No
         text = path.read_text(encoding="utf-8")
     except OSError:
         return None
+    return find(text, host, port, dbname, user)
+
+
+def find(text: str, host: str, port: int, dbname: str, user: str) -> str | None:
+    """The same, from the text of such a file."""
     wanted = (host, str(port), dbname, user)
     for line in text.splitlines():
         if line.startswith("#"):

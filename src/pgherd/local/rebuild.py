@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,27 +27,31 @@ _PATRONIS = ("patroni.dynamic.json", "standby.signal", "postgresql.conf.backup",
 Progress = Callable[[str], None]
 
 
+def begin(home: Path) -> None:
+    """Make the home of a herd that is to be rebuilt. Raises WouldOverwrite if anything is there, LocalServerError."""
+    if home.exists() and (not home.is_dir() or any(home.iterdir())):
+        raise WouldOverwrite(
+            f"{home} is not empty: nothing was restored", hint="name an empty or new directory (--home)"
+        )
+    LocalHerd(home)._make_home(server_user())
+
+
 def rebuild(
     home: Path,
     engine: EngineName,
     password: str,
     groups: Groups,
-    data: Mapping[str, Path],
+    lay_out: Callable[[str, Path], None],
     recovery: Callable[[str], str],
     progress: Progress,
 ) -> HerdFile:
-    """Make a herd in ``home`` (empty or new) of the first node of each group, and start it once all have recovered.
+    """Make a herd in ``home``, see :func:`begin`, of the first node of each group, started once all have recovered.
 
-    ``data`` names a copy of each group's data directory; ``recovery`` gives the settings of its recovery. Killed before
-    its end, ``pgherd up`` refuses what is there, and ``pgherd destroy`` removes it. Raises WouldOverwrite,
-    WrongVersion, LocalServerError with the end of a server's log.
+    ``lay_out`` makes a copy of a group's data directory under a path; ``recovery`` gives the settings of its recovery.
+    Killed before its end, ``pgherd up`` refuses what is there, and ``pgherd destroy`` removes it. Raises WrongVersion,
+    LocalServerError with the end of a server's log.
     """
-    if home.exists() and (not home.is_dir() or any(home.iterdir())):
-        raise WouldOverwrite(
-            f"{home} is not empty: nothing was restored", hint="name an empty or new directory (--home)"
-        )
     local, owner = LocalHerd(home), server_user()
-    local._make_home(owner)
     with homelock.locked(local.home, local.lock_wait_s):
         owner.check_reach(local.home, "choose another home (--home), or open that directory (chmod o+x)")
         installation = find(owner)
@@ -59,7 +62,7 @@ def rebuild(
 
         def recover(node: HerdNode) -> HerdNode:
             server = local._server(node, herd, installation, owner)
-            _lay_out(server, data[node.group], owner)
+            _lay_out(server, node.group, lay_out, owner)
             certificates.ensure(local.home, [Holder(node.name, node.host, server.data.parent)], owner)
             server.recovery = f"\n# Until the next start.\n{recovery(node.group)}{_SAFE}"
             _start(server, herd)
@@ -102,13 +105,13 @@ def start_whole(home: Path, groups: Groups, two_node: TwoNode | None, progress: 
     return local.up(progress=progress)
 
 
-def _lay_out(server: LocalServer, source: Path, owner: ServerUser) -> None:
-    """Copy a data directory to where the server wants it, under another name until all of it is there."""
+def _lay_out(server: LocalServer, group: str, lay_out: Callable[[str, Path], None], owner: ServerUser) -> None:
+    """Bring a data directory to where the server wants it, under another name until all of it is there."""
     parent = server.data.parent
     parent.mkdir(mode=0o700)
     owner.give(parent)
     work = parent / "new-restored"
-    shutil.copytree(source, work, symlinks=True)
+    lay_out(group, work)
     base = work / "postgresql.base.conf"
     if base.exists():  # Patroni's own postgresql.conf names the old server's port; it is written anew
         base.replace(work / "postgresql.conf")

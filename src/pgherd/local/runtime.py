@@ -1,4 +1,4 @@
-"""The programs of groups with replicas, Python with Patroni and etcd, where the servers' user may reach them.
+"""Python programs that the servers' user runs (Patroni with etcd, Barman), where that user may reach them.
 
 An ordinary user runs what is installed. Root hands its servers to an unprivileged user, who often may not look into
 the directories where root's Python lies (``/root``): that user gets a copy in the cache that all herds share.
@@ -14,11 +14,12 @@ import importlib.util
 import platform
 import py_compile
 import re
+import shlex
 import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from .wheel import cache_directory
 
 _MADE = "2"
 """Changes when copies are made in another way."""
-_ROOTS = ("patroni[etcd3,psycopg3]",)
+_PATRONI = ("patroni[etcd3,psycopg3]",)
 _FOR_GOOD = py_compile.PycInvalidationMode.UNCHECKED_HASH
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([\w,.-]+)\])?")
 _EXTRA = re.compile(r"""extra == ['"]([\w-]+)['"]""")
@@ -57,25 +58,45 @@ def find(user: ServerUser) -> Runtime:
         )
     if not user.drops:
         return Runtime(Path(sys.executable), etcd)
-    packages = {d.metadata["Name"]: d for d in _distributions()}
-    named = "\n".join([_MADE, sys.version, str(etcd), *sorted(f"{n} {d.version}" for n, d in packages.items())])
+    root = _copied(user, "patroni", _PATRONI, [etcd], {})
+    return Runtime(root / "bin" / "python3", root / "bin" / "etcd", _environment(root))
+
+
+def scripts(user: ServerUser, name: str, roots: Sequence[str], modules: Mapping[str, str]) -> Path:
+    """The directory with a copy's programs that run ``modules``, for a ``user`` who may not reach what is installed.
+
+    ``roots`` are the requirements it is made of, the first of them ``name``. Raises LocalServerError.
+    """
+    return _copied(user, name, roots, [], modules) / "bin"
+
+
+def _copied(
+    user: ServerUser, name: str, roots: Sequence[str], programs: Sequence[Path], modules: Mapping[str, str]
+) -> Path:
+    packages = {d.metadata["Name"]: d for d in _distributions(roots)}
+    versions = sorted(f"{n} {d.version}" for n, d in packages.items())
+    named = "\n".join([_MADE, sys.version, *map(str, programs), *modules, *versions])
     digest = hashlib.sha256(named.encode()).hexdigest()[:12]
     cache = cache_directory()
-    root = cache / f"patroni-{importlib.metadata.version('patroni')}-{digest}"
+    root = cache / f"{name}-{importlib.metadata.version(name)}-{digest}"
     try:
         if not root.exists():
             cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-            with (cache / "patroni.lock").open("w") as lock:
+            with (cache / f"{name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not root.exists():
-                    _copy(root, etcd, list(packages.values()))
+                    _copy(root, programs, list(packages.values()), modules)
     except OSError as e:
         raise LocalServerError(
-            f"Patroni cannot be copied into {cache}: {e.strerror}", hint="make room there, or set PGHERD_CACHE"
+            f"{name} cannot be copied into {cache}: {e.strerror}", hint="make room there, or set PGHERD_CACHE"
         ) from e
     user.check_reach(root, "set PGHERD_CACHE to a directory that everybody may read")
+    return root
+
+
+def _environment(root: Path) -> dict[str, str]:
     env = {"PYTHONHOME": str(root), "PYTHONPATH": str(root / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
-    return Runtime(root / "bin" / "python3", root / "bin" / "etcd", env | {"LD_LIBRARY_PATH": str(root / "lib")})
+    return env | {"LD_LIBRARY_PATH": str(root / "lib")}
 
 
 def _etcd() -> Path | None:
@@ -88,9 +109,9 @@ def _etcd() -> Path | None:
     return Path(found).resolve() if found else None
 
 
-def _distributions() -> Iterator[importlib.metadata.Distribution]:
-    """Patroni and all it needs, as installed."""
-    waiting, seen = list(_ROOTS), set()
+def _distributions(roots: Sequence[str]) -> Iterator[importlib.metadata.Distribution]:
+    """Packages and all they need, as installed."""
+    waiting, seen = list(roots), set()
     while waiting:
         match = _REQUIREMENT.match(waiting.pop())
         assert match is not None
@@ -109,14 +130,25 @@ def _distributions() -> Iterator[importlib.metadata.Distribution]:
                 waiting.append(requirement)
 
 
-def _copy(root: Path, etcd: Path, packages: list[importlib.metadata.Distribution]) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=".patroni-", dir=root.parent))
+def _copy(
+    root: Path,
+    programs: Sequence[Path],
+    packages: list[importlib.metadata.Distribution],
+    modules: Mapping[str, str],
+) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=".copy-", dir=root.parent))
     try:
         aside.chmod(0o755)
         for directory in ("bin", "lib", "site"):
             (aside / directory).mkdir()
         shutil.copy2(Path(sys.executable).resolve(), aside / "bin" / "python3")
-        shutil.copy2(etcd, aside / "bin" / "etcd")
+        for program in programs:
+            shutil.copy2(program, aside / "bin" / program.name)
+        env = " ".join(f"{k}={shlex.quote(v)}" for k, v in _environment(root).items())
+        for name, module in modules.items():
+            script = aside / "bin" / name
+            script.write_text(f'#!/bin/sh\n{env} exec {shlex.quote(str(root))}/bin/python3 -m {module} "$@"\n')
+            script.chmod(0o755)
         shared = Path(sysconfig.get_config_var("LIBDIR") or "/") / (sysconfig.get_config_var("INSTSONAME") or "-")
         if shared.is_file() and shared.suffix != ".a":
             shutil.copy2(shared, aside / "lib" / shared.name)

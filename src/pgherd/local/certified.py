@@ -133,16 +133,17 @@ class Certified:
                 )
 
     def _restart(self, member: EtcdMember) -> None:
-        """Have a member of etcd that runs end, so that its watcher starts it anew; wait until it takes part again."""
+        """End a member of etcd that runs, so that its watcher starts it anew; wait until it takes part again.
+
+        Killed, it breaks off connections, and Patroni asks another member; one that shuts down answers with errors, for
+        which a primary gives up.
+        """
         processes = Processes(self._replicas.directory(member.name))
-        before = processes.keepers()
-        for pid in before:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        address = (member.host, member.client_port)
+        runs = bool(processes.keepers())
+        processes.kill_keepers()
         deadline = time.monotonic() + _TAKE_UP_S
         with closing(machine.read(self._replicas.directory(member.name)).store()) as store:
-            while before and (set(before) & set(processes.keepers()) or not store.is_healthy(address)):
+            while runs and not store.is_healthy((member.host, member.client_port)):
                 if time.monotonic() > deadline:
                     raise LocalServerError(
                         f"etcd on {member.name} did not come back", hint=f"see {processes.directory}; then again"

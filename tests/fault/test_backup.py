@@ -21,8 +21,9 @@ import pgherd
 from pgherd import dialect, herdfile
 from pgherd.backup import moment as moments
 from pgherd.backup import take
-from pgherd.backup.keeper import setting_of
+from pgherd.backup.keeper import POINT_PREFIX, Tool, setting_of
 from pgherd.backup.manifest import choose, name_of, read_all
+from pgherd.backup.moment import name_point
 from pgherd.backup.place import Folder
 from pgherd.backup.restore import restore
 from pgherd.backup.take import stop_archiving, take_backup
@@ -79,15 +80,17 @@ class Place:
     def backup(self, label: str, *to: str) -> pgherd.backup.manifest.Backup:
         async def run() -> pgherd.backup.manifest.Backup:
             async with connect_async(home=self.home) as herd:
-                return await take_backup(herd, self.home, parse_targets(to or [str(self.directory / "backups")]), label)
+                targets = parse_targets(to or [str(self.directory / "backups")])
+                return await take_backup(herd, self.home, targets, label, tool=Tool.PLAIN)
 
         return asyncio.run(run())
 
     @contextmanager
-    def restored(self, label: str | None = None, to_time: datetime | None = None) -> Iterator[pgherd.sync.Herd]:
+    def restored(self, label: str | None = None, to: datetime | str | None = None) -> Iterator[pgherd.sync.Herd]:
+        to_time = to if isinstance(to, datetime) else None
         found = choose(read_all([Folder(self.directory / "backups")]), label, to_time)
         home = self.directory / "restored"
-        asyncio.run(restore(found, home, to_time))
+        asyncio.run(restore(found, home, to))
         try:
             with pgherd.connect(home=home) as herd:
                 yield herd
@@ -250,15 +253,34 @@ def test_to_any_time_after_the_backup(place: Place) -> None:
         then = datetime.now(UTC)
         after = [w.next for w in started]
         eventually(far(started), "writing on")
-    with pytest.raises(BadInput, match="does not reach"), place.restored(to_time=datetime.now(UTC)):
+    with pytest.raises(BadInput, match="does not reach"), place.restored(to=datetime.now(UTC)):
         pass
     assert not (place.directory / "restored").exists()
     place.backup("later")
-    with place.restored(to_time=then) as herd:
+    with place.restored(to=then) as herd:
         found = pairs(herd)
         assert set(found.values()) <= {3}, "a commit over several groups was torn"
         assert set(before) <= set(found)
         assert all(n <= after[n // 100_000] for n in found)
+
+
+def test_to_a_moment_that_was_named_later(place: Place) -> None:
+    async def named() -> None:
+        async with connect_async(home=place.home) as herd:
+            made = await name_point(herd.engine, POINT_PREFIX + "later")
+            assert set(made.points) == {EAST, WEST}
+
+    place.backup("one")
+    with pgherd.connect(home=place.home) as herd:
+        herd.table("doc").insert([{"id": i, "pair": 1} for i in range(20)])
+        asyncio.run(named())
+        herd.table("doc").insert([{"id": i, "pair": 2} for i in range(100, 120)])
+    place.backup("two")
+    with pytest.raises(BadInput, match="no restore point"), place.restored("two", "later"):
+        pass
+    assert not (place.directory / "restored").exists()
+    with place.restored("one", "later") as herd:
+        assert pairs(herd) == {1: 20}
 
 
 def test_what_a_killed_writer_left_is_settled_in_the_copy(place: Place) -> None:
@@ -272,7 +294,8 @@ def test_what_a_killed_writer_left_is_settled_in_the_copy(place: Place) -> None:
 
     async def unsettled() -> Any:
         async with connect_async(home=place.home) as herd:
-            return await take_backup(herd, place.home, parse_targets([str(place.directory / "backups")]), "left")
+            targets = parse_targets([str(place.directory / "backups")])
+            return await take_backup(herd, place.home, targets, "left", tool=Tool.PLAIN)
 
     asyncio.run(unsettled())
     with place.restored() as herd:

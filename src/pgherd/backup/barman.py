@@ -70,6 +70,7 @@ class Barman:
         lines += [f"ca_bundle = {access.ca_bundle}"] if access.ca_bundle else []
         if access.key is not None:
             lines += [f"aws_access_key_id = {access.key}", f"aws_secret_access_key = {access.secret}"]
+        lines += [f"aws_session_token = {access.token}"] if access.token else []
         self.setting.write(self.told, lines)
 
     async def prepare(self, source: Source) -> None:
@@ -113,7 +114,13 @@ class Barman:
         return [n for n in names if n not in there]
 
     async def fetch_base(self, part: GroupBackup, into: Path) -> Path:
-        """What is compressed has checksums, which Barman compares while it unpacks."""
+        """All is read twice: Barman takes an archive that is damaged in the middle for one that ends there."""
+        for name in await asyncio.to_thread(self.bucket.names, part.base):
+            if name.endswith(".gz") and not await asyncio.to_thread(self.bucket.unpacks, f"{part.base}/{name}"):
+                raise BackupDamaged(
+                    f"group {part.name}: {part.base}/{name} in {self.bucket} is damaged",
+                    hint="use another backup (--label)",
+                )
         ended = await self._run("barman-cloud-restore", *self._options(), *self._place(), Path(part.base).name, into)
         if ended.status != 0:
             raise BackupDamaged(

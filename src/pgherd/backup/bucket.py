@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,13 +28,17 @@ _HINT = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile of ~/.aws/con
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How programs reach a store; ``key`` is None where the machine's role is used. Endpoints have a scheme."""
+    """How programs reach a store; ``key`` is None where the machine's role is used, ``token`` where a key is for good.
+
+    Endpoints have a scheme.
+    """
 
     endpoint: str
     region: str
     ca_bundle: str | None
     key: str | None
     secret: str | None
+    token: str | None
 
     def __repr__(self) -> str:
         return f"Access({self.endpoint!r}, {self.region!r})"
@@ -97,6 +102,20 @@ class Bucket:
             listed = pages.paginate(Bucket=self.name, Prefix=self.key(begin), Delimiter=delimiter)
             return [(str(o["Key"]), int(o["Size"])) for page in listed for o in page.get("Contents", ())]
 
+    def unpacks(self, name: str) -> bool:
+        """Whether a compressed (gzip) object is whole: all of it is read, and compared with its checksum."""
+        with self._asking("reading"):
+            body = self._client().get_object(Bucket=self.name, Key=self.key(name))["Body"]
+            reader = zlib.decompressobj(wbits=31)
+            try:
+                for chunk in body.iter_chunks(1 << 20):
+                    while chunk:
+                        reader.decompress(chunk, 1 << 24)
+                        chunk = reader.unconsumed_tail
+            except zlib.error:
+                return False
+        return reader.eof
+
     def remove(self, directory: str) -> None:
         """Remove all objects in a directory."""
         found = self.objects(f"{directory}/")
@@ -105,13 +124,21 @@ class Bucket:
                 self._client().delete_object(Bucket=self.name, Key=key)
 
     def where(self) -> str | None:
-        """The AWS region that the bucket is in; None if the store doesn't say. Raises BadInput without the bucket."""
+        """The AWS region that the bucket is in; None if the store doesn't say. Raises BadInput if servers can't use it.
+
+        They go on archiving when we are gone, so credentials that end are refused.
+        """
+        if self.access().token:
+            raise BadInput(
+                f"the credentials for {self} are for a time only: archiving would end with them",
+                hint="use a key of a user of its own for backups, or the machine's role",
+            )
         with self._asking("looking for the bucket"):
             answer = self._client().head_bucket(Bucket=self.name)
         return answer.get("BucketRegion") or None
 
     def access(self) -> Access:
-        """How other programs, which go on when we are gone, reach it. Raises BadInput for credentials that end."""
+        """How other programs reach it. Raises BadInput without credentials."""
         client = self._client()
         with self._asking("looking for credentials"):
             session = _session(self.profile)
@@ -122,13 +149,8 @@ class Bucket:
         bundle = session.get_config_variable("ca_bundle")
         reach = (client.meta.endpoint_url, client.meta.region_name, bundle)
         if found.method in _FROM_MACHINE:
-            return Access(*reach, None, None)
-        if frozen.token:
-            raise BadInput(
-                f"the credentials for {self} are for a time only ({found.method}): archiving would end with them",
-                hint="use a key of a user of its own for backups, or the machine's role",
-            )
-        return Access(*reach, frozen.access_key, frozen.secret_key)
+            return Access(*reach, None, None, None)
+        return Access(*reach, frozen.access_key, frozen.secret_key, frozen.token)
 
     def _client(self) -> Any:
         with self._asking("reading the AWS configuration"):

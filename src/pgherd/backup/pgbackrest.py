@@ -208,4 +208,5 @@ def _s3(bucket: str, access: Access) -> list[str]:
         lines += [f"repo1-storage-ca-file={access.ca_bundle}"]
     if access.key is None:
         return [*lines, "repo1-s3-key-type=auto"]
+    lines += [f"repo1-s3-token={access.token}"] if access.token else []
     return [*lines, f"repo1-s3-key={access.key}", f"repo1-s3-key-secret={access.secret}"]

@@ -54,7 +54,10 @@ class Folder:
 
     def names(self, directory: str) -> list[str]:
         found = self.path / directory
-        return sorted(p.name for p in found.iterdir()) if found.is_dir() else []
+        try:
+            return sorted(p.name for p in found.iterdir()) if found.is_dir() else []
+        except OSError as error:
+            raise BackupFailed(f"{found} can't be read: {error.strerror}", hint="see who owns it") from error
 
     def read(self, name: str) -> str | None:
         try:

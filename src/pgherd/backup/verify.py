@@ -65,6 +65,8 @@ async def _fetch(group: GroupBackup, keeper: Keeper, setting: Setting) -> Fetche
     own = setting.directory / f"fetched-{group.name}"
     names = segments_between(group.start_lsn, group.point_lsn, group.timeline, group.segment_bytes)
     base = await keeper.fetch_base(group, own / "base")
+    if not (base / "global" / "pg_control").exists():
+        raise BackupDamaged(f"group {group.name}: {group.base} is not whole", hint="use another backup (--label)")
     wal = await keeper.fetch_wal(names, own / "wal", base)
     _segments_there(wal, names, group)
     reach = ["-t", str(group.timeline), "-s", group.start_lsn, "-e", group.point_lsn]

@@ -47,6 +47,12 @@ def test_every_command_has_the_shared_options(name: str, command: Any) -> None:
     assert command.help
 
 
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_every_command_shows_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app([*name.split(), "--help"], standalone_mode=False)
+    assert "--json" in capsys.readouterr().out
+
+
 def test_no_command_is_documented_that_does_not_exist() -> None:
     documented = set(re.findall(r"^\| `pgherd ([a-z]+(?: [a-z]+)?)", COMMANDS, re.MULTILINE))
     assert documented == {name for name, _ in commands()}

@@ -47,7 +47,7 @@ def backup(
         typer.Option(
             "--to",
             metavar="[REGION=]PLACE",
-            help="Where to, a directory or s3://[PROFILE@]BUCKET[/PREFIX]; repeatable. REGION=PLACE: that region's"
+            help="Where to, a directory or s3://PROFILE@BUCKET/PREFIX; repeatable. REGION=PLACE: that region's"
             " groups, and it lies there.",
         ),
     ] = None,

@@ -266,6 +266,17 @@ def test_of_rows_with_one_key_the_last_wins_wherever_they_go(empty: HerdTable) -
         assert hit.distance == pytest.approx(0, abs=1e-6)
 
 
+def test_rows_with_one_key_and_other_columns(fleet: Herd, empty: HerdTable) -> None:
+    empty.learn(ROWS)
+    far = ROWS[np.argmin(ROWS @ ROWS[0])]
+    assert empty.upsert([{"id": 1, "v": ROWS[0], "note": "first"}, {"id": 1, "v": far}]) == 2
+    found = empty.get(1)
+    assert found is not None
+    assert found["note"] == "first"
+    assert fleet.sql("SELECT count(*) AS n FROM doc")[0]["n"] == 1
+    assert in_cells(fleet) == 1
+
+
 def test_shards_that_move_take_their_cells_along(fleet: Herd, fleet_db: Path, empty: HerdTable) -> None:
     empty.learn(ROWS)
     empty.insert([{"id": i, "v": v} for i, v in enumerate(ROWS)])

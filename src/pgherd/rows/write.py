@@ -71,11 +71,13 @@ class Writer:
             missing = [c for c in self._table.primary_key if c not in batch.columns and not self._identity(c)]
             if missing:
                 raise BadRow(f"primary key column {missing[0]!r} of {self._table.name} is missing in a row")
-        if self._table.cells is not None:
-            batches = [self._last_of_each_key(batch) for batch in batches]
-            for batch in batches:
+        written = 0
+        for batch in batches:
+            if self._table.cells is not None and self._table.cells.vector_column in batch.columns:
+                batch = self._last_of_each_key(batch)
                 await gather(transaction, self._table, self._router, batch)
-        return await self._write(transaction, batches, upsert=True)
+            written += await self._write(transaction, [batch], upsert=True)
+        return written
 
     def by_home(self, batch: Batch, *, upsert: bool) -> list[Batch]:
         """The batch in one part a group, for callers who commit each group by itself."""

@@ -370,7 +370,7 @@ NEAR = "CREATE TABLE n (id int, v vector(3), w vector, b bit(3), cell smallint, 
         (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'w')", "make it vector(n)"),
         (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', 'c')", "not a number of a cell"),
         (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', 'nope')", "no column 'nope'"),
-        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', shard_count => 1)", "from 2 to 256"),
+        (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', shard_count => 1)", "from 2 to 128"),
         (NEAR + "SELECT §pgherd.distribute_by_nearest('n', 'v', metric => 'ip')", "one of: cosine, l2"),
         (PARTED + "SELECT §pgherd.distribute_by_nearest('t', 'v', 'id')", "leave one of the two out"),
         (

@@ -70,6 +70,23 @@ def test_gaps_are_differences_of_distances(metric: Metric) -> None:
 
 
 @METRICS
+@pytest.mark.parametrize("gap", [0.0, 0.05, 0.4, 10.0])
+def test_the_shards_within_a_gap_are_those_that_gaps_tells_of(metric: Metric, gap: float) -> None:
+    found, questions = learn(families(2000, 1), 4, metric), families(50, 3)
+    gaps = found.gaps(questions)
+    for question, own in zip(questions, gaps, strict=True):
+        sure = {n for n, g in zip(found.shards, own, strict=True) if g <= gap - 1e-3 or g == 0}
+        may = {n for n, g in zip(found.shards, own, strict=True) if g <= gap + 1e-3}
+        assert sure <= set(found.within(question, gap)) <= may
+
+
+@METRICS
+def test_a_question_beyond_what_squares_hold_is_within_reach_of_no_shard_or_some(metric: Metric) -> None:
+    found = learn(families(2000, 1), 4, metric)
+    assert set(found.within(np.full(DIM, 1e30, np.float32), 0.1)) <= set(found.shards)
+
+
+@METRICS
 def test_the_nearest_shard_holds_most_of_what_is_near(metric: Metric) -> None:
     rows, questions = families(4000, 1), families(100, 3)
     found = learn(rows, 4, metric)

@@ -32,7 +32,7 @@ from .translate import MAX_SHARDS
 
 DEFAULT_MODEL = "wordllama"
 NEAREST_METRICS = (Metric.COSINE.value, Metric.L2.value)
-DEFAULT_NEAREST_SHARDS, MAX_NEAREST_SHARDS = 8, 256
+DEFAULT_NEAREST_SHARDS, MAX_NEAREST_SHARDS = 8, 128
 """Small shards cost nothing where a search asks only some of them."""
 _PARAMETERS = {
     "create_distributed_table": (

@@ -139,9 +139,11 @@ def is_under_way(connection: AnyConnection) -> bool:
 
     Never waits; False on a connection that broke, or that is used for anything else.
     """
+    if not getattr(connection, "pgherd_asked", False):
+        return False
     pgconn = connection.pgconn
     with suppress(psycopg.Error):
-        while getattr(connection, "pgherd_asked", False) and pgconn.transaction_status == TransactionStatus.ACTIVE:
+        while pgconn.transaction_status == TransactionStatus.ACTIVE:
             pgconn.consume_input()
             if pgconn.is_busy():
                 return True

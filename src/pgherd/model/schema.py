@@ -165,8 +165,8 @@ class Embedding:
     model: str
 
 
-CELLS_PER_SHARD = 64
-"""Shard number i of a table that is shared out by cells holds the cells from 64 i on."""
+CELLS_PER_SHARD = 256
+"""Shard number i of a table that is shared out by cells holds the cells from 256 i on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Cells learned from a sample of rows: k-means, and the cells shared out among shards of about equal weight. Pure.
 
-Many small cells, of which neighbours share a shard, follow the rows' own clusters better than one centroid a shard
-would: on embedded ICD-10-CM texts the nearest of four shards holds 95 % of the ten nearest rows, to 90 % with as many
-centroids as shards (measured on 200,000 rows of 256 dimensions).
+Many small cells, of which neighbours share a shard, follow the rows' own clusters better than few large ones would: on
+embedded ICD-10-CM texts 1.1 of four shards, on average, hold 98.5 % of the ten nearest rows with 256 cells a shard,
+96.4 % with 64 (measured on 200,000 rows of 256 dimensions).
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from ..model.schema import CELLS_PER_SHARD
 from ..model.vectors import Metric
 from .nearest import Centroids, Vectors
 
-SAMPLE_PER_CELL = 40
+SAMPLE_PER_CELL = 20
+MAX_CELLS = 2048
+"""A question is compared with every centroid, and learning takes time with the square of their number."""
 MIN_PER_SHARD = 40
 """So few vectors a shard still say where its rows lie, roughly."""
-_ROUNDS = 20
+_ROUNDS = 10
 _UNEVEN = 1.1
 """How much more than its share of the sample a shard may get."""
 
 
 def sample_size(shards: int) -> int:
     """How many vectors to learn the cells of so many shards from."""
-    return shards * CELLS_PER_SHARD * SAMPLE_PER_CELL
+    return _wanted(shards) * SAMPLE_PER_CELL
 
 
 def learn(sample: Vectors, shards: int, metric: Metric, *, seed: int = 0) -> Centroids:
@@ -44,7 +46,7 @@ def learn(sample: Vectors, shards: int, metric: Metric, *, seed: int = 0) -> Cen
     rng = np.random.default_rng(seed)
     if len(sample) > sample_size(shards):
         sample = sample[rng.choice(len(sample), sample_size(shards), replace=False)]
-    wanted = min(shards * CELLS_PER_SHARD, len(sample) // (MIN_PER_SHARD // 4))
+    wanted = min(_wanted(shards), len(sample) // (MIN_PER_SHARD // 4))
     centroids, weights = _k_means(sample, np.ones(len(sample)), wanted, metric, rng)
     if len(centroids) < shards:
         raise BadInput(
@@ -58,6 +60,11 @@ def learn(sample: Vectors, shards: int, metric: Metric, *, seed: int = 0) -> Cen
         mine = owners[order] == shard
         numbers[mine] = shard * CELLS_PER_SHARD + np.arange(mine.sum())
     return Centroids(numbers, np.ascontiguousarray(centroids[order]), metric)
+
+
+def _wanted(shards: int) -> int:
+    """How many cells so many shards get."""
+    return min(shards * CELLS_PER_SHARD, MAX_CELLS)
 
 
 def _k_means(

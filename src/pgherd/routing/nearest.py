@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from ..model.vectors import Metric
 
 Vectors = NDArray[np.float32]
 _BLOCK_ROWS = 8192
+_TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,23 @@ class Centroids:
         Shards in order of their cells, see ``shards``. A difference of distances: of cosine distances, or Euclidean.
         """
         closeness = np.maximum.reduceat(self._closeness(vectors), self._starts, axis=1)
+        squares = np.einsum("ij,ij->i", vectors, vectors)[:, None]
         if self.metric is Metric.COSINE:
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            far = -closeness / np.where(lengths == 0, 1, lengths)
+            far = closeness / -np.sqrt(np.maximum(squares, _TINY))
         else:
-            squares = np.einsum("ij,ij->i", vectors, vectors)[:, None] - 2 * closeness
-            far = np.sqrt(np.maximum(squares, 0))
+            far = np.sqrt(np.maximum(squares - 2 * closeness, 0))
         gaps: Vectors = far - far.min(axis=1, keepdims=True)
         return gaps
+
+    def within(self, question: Vectors, gap: float) -> tuple[int, ...]:
+        """The shards that ``gaps`` finds no farther than ``gap`` for one question, (dim,): their numbers, ascending."""
+        closeness = np.maximum.reduceat(self._closeness(question[None])[0], self._starts).tolist()
+        square = float(np.einsum("i,i->", question, question))
+        if self.metric is Metric.COSINE:
+            least = max(closeness) - gap * sqrt(square)
+        else:
+            least = (square - (sqrt(max(square - 2 * max(closeness), 0)) + gap) ** 2) / 2
+        return tuple(n for n, c in zip(self.shards, closeness, strict=True) if c >= least)
 
     @cached_property
     def shards(self) -> tuple[int, ...]:

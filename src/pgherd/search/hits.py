@@ -16,7 +16,8 @@ Row = tuple[Any, ...]
 class Hit:
     """One row: its distance to the question, its columns, and where it lives.
 
-    A hybrid search gives a ``score`` (higher is better), and NaN as the distance of a row that has no vector.
+    A hybrid search gives a ``score`` (higher is better), and NaN as the distance of a row that has no vector. ``key`` is
+    the row's primary key where that may not be among its columns.
     """
 
     distance: float
@@ -95,7 +96,8 @@ def next_page(request: Request, hits: Sequence[Hit]) -> Page | None:
     if len(hits) < request.k or request.words or not request.form.shape.key:
         return None
     last = hits[-1].distance
-    keys = tuple(h.key for h in hits if h.distance == last)
+    names = [name for name, _ in request.form.shape.key]
+    keys = tuple(h.key or tuple(h.row[n] for n in names) for h in hits if h.distance == last)
     if request.after is not None and request.after.distance == last:
         keys = (*request.after.keys, *keys)
     return Page(last, keys)

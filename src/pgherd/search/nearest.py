@@ -34,10 +34,8 @@ def nearest_only(request: Request, cells: Cells, centroids: Centroids, question:
     gap = request.knowledge.reach(form.table.name, form.homes, request.k, aim)
     if gap is None:
         return request
-    near = centroids.gaps(np.asarray(question, np.float32)[None, :])[0] <= gap
-    key = near.tobytes()
-    homes = form.near.get(key)
+    numbers = centroids.within(np.asarray(question, np.float32), gap)
+    homes = form.near.get(numbers)
     if homes is None:
-        numbers = {centroids.shards[i] for i in np.flatnonzero(near)}
-        homes = form.near[key] = with_numbers(form.table, form.homes, numbers)
+        homes = form.near[numbers] = with_numbers(form.table, form.homes, frozenset(numbers))
     return request._replace(homes=homes, within=gap)

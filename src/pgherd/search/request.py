@@ -54,7 +54,7 @@ class Form(NamedTuple):
     max_distance: float | None
     effort: Effort
     aim: Aim | None
-    near: dict[bytes, tuple[Home, ...]]
+    near: dict[tuple[int, ...], tuple[Home, ...]]
 
 
 class Request(NamedTuple):

@@ -34,7 +34,7 @@ class _Part(Asked):
     shards: tuple[Shard, ...]
     relations: tuple[Name, ...]
     rows: Sequence[Row] = ()
-    """what it gave: distance, number of the shard, columns, key; of a hybrid search, see ``hits_of``"""
+    """what it gave, see ``statement_of``; of a hybrid search, see ``hits_of``"""
     ms: float = 0.0
     missing: bool = False
     effort: Effort = _UNKNOWN
@@ -93,11 +93,11 @@ def _best(request: Request, parts: Sequence[_Part]) -> list[Hit]:
     columns = request.form.columns
     if request.words is not None:
         return fuse([_lists(request, p) for p in parts], request.k, request.words.k)
-    width = 2 + len(columns)
+    end = 2 + len(columns)
+    shards = [[s.name for s in p.shards] for p in parts]
     return [
-        Hit(row[0], dict(zip(columns, row[2:width], strict=True)), part.shards[row[1]].name, part.home, row[width:])
-        for row, number in merge([p.rows for p in parts], request.k, request.form.max_distance)
-        for part in (parts[number],)
+        Hit(row[0], dict(zip(columns, row[2:end])), shards[n][row[1]], parts[n].home, row[end:])  # noqa: B905  # faster
+        for row, n in merge([p.rows for p in parts], request.k, request.form.max_distance)
     ]
 
 

@@ -45,7 +45,9 @@ def typed(table: Table, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=MAX_TEXTS)
 def statement_of(shape: Shape, relations: tuple[Name, ...], exact: bool, via: Via | None = None) -> Statement:
-    """SELECT distance, number of the shard, columns wanted, key. ``exact`` keeps the vector index out of it.
+    """SELECT distance, number of the shard, columns wanted, and the key unless it is among these.
+
+    ``exact`` keeps the vector index out of it.
 
     Parameters: ``pgherd_q``, the condition's, and for paging ``pgherd_after`` and a ``pgherd_seen_N`` list per key
     column. The ORDER BY is the bare operator, which is the only form that pgvector's indexes serve (pgvector README,
@@ -64,7 +66,8 @@ def _shard_select(shape: Shape, relation: Name, number: int, exact: bool, via: V
     conditions = [shape.condition] if shape.condition else []
     if shape.paging:
         conditions += [f"{distance} >= %(pgherd_after)s", _not_seen(shape)]
-    columns = "".join(", " + escaped(quote_ident(n)) for n, _ in (*shape.columns, *shape.key))
+    key = () if set(shape.key) <= set(shape.columns) else shape.key
+    columns = "".join(", " + escaped(quote_ident(n)) for n, _ in (*shape.columns, *key))
     source = source_sql(shape, relation, conditions, None if exact else via)
     # Ranked outside, rows must not be taken in the order that the index scan claims to give.
     order = f"{distance} + 0" if exact or via else distance

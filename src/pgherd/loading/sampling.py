@@ -15,13 +15,13 @@ from .records import Chunk, Part
 def vectors_in(chunks: Iterator[Chunk], preparer: Preparer, column: str, wanted: int) -> Vectors:
     """About ``wanted`` vectors of a file, or all it has; (n, dim). Texts are embedded for rows of the sample only.
 
-    Each row is kept by the same chance, which halves whenever twice as many as wanted are held.
+    Each row is kept by the same chance, which halves whenever a quarter more than wanted are held.
     """
     rng = np.random.default_rng(0)
     share, held = 1.0, list[Part]()
     for chunk in chunks:
         held += [_some(part, share, rng) for part in chunk.parts]
-        while sum(len(p.lines) for p in held) > 2 * wanted:
+        while sum(len(p.lines) for p in held) > 1.25 * wanted:
             share /= 2
             held = [_some(part, 0.5, rng) for part in held]
     ready = preparer.prepare(Chunk(held))

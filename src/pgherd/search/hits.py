@@ -16,8 +16,8 @@ Row = tuple[Any, ...]
 class Hit:
     """One row: its distance to the question, its columns, and where it lives.
 
-    A hybrid search gives a ``score`` (higher is better), and NaN as the distance of a row that has no vector. ``key`` is
-    the row's primary key where that may not be among its columns.
+    A hybrid search gives a ``score`` (higher is better), and NaN as the distance of a row that has no vector.
+    ``key`` is the row's primary key where that may not be among its columns.
     """
 
     distance: float

@@ -57,13 +57,14 @@ class Centroids:
 
     def within(self, question: Vectors, gap: float) -> tuple[int, ...]:
         """The shards that ``gaps`` finds no farther than ``gap`` for one question, (dim,): their numbers, ascending."""
-        closeness = np.maximum.reduceat(self._closeness(question[None])[0], self._starts).tolist()
+        closeness = np.maximum.reduceat(self._closeness(question), self._starts).tolist()
         square = float(np.einsum("i,i->", question, question))
+        best = max(closeness)
         if self.metric is Metric.COSINE:
-            least = max(closeness) - gap * sqrt(square)
+            least = best - gap * sqrt(square)
         else:
-            least = (square - (sqrt(max(square - 2 * max(closeness), 0)) + gap) ** 2) / 2
-        return tuple(n for n, c in zip(self.shards, closeness, strict=True) if c >= least)
+            least = (square - (sqrt(max(square - 2 * best, 0)) + gap) ** 2) / 2
+        return tuple(n for n, c in zip(self.shards, closeness, strict=True) if c >= least or c == best)
 
     @cached_property
     def shards(self) -> tuple[int, ...]:
@@ -80,6 +81,9 @@ class Centroids:
         return halves
 
     def _closeness(self, vectors: Vectors) -> Vectors:
-        """(n, cells), the larger the nearer: the inner product, less half the centroid's square where that counts."""
-        products: Vectors = vectors @ self.vectors.T
+        """(n, cells), the larger the nearer: the inner product, less half the centroid's square where that counts.
+
+        Of one vector, (dim,), it is (cells,).
+        """
+        products: Vectors = vectors @ self.vectors.T if vectors.ndim == 2 else self.vectors @ vectors
         return products if self.metric is Metric.COSINE else products - self._halves

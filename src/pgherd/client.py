@@ -307,7 +307,7 @@ class AsyncHerd:
 
     def _about(self, name: Name) -> _Known:
         """What is known of a table at this generation; UnknownName once it is gone."""
-        found, topology = self._known.get(name), self.topology
+        found, topology = self._known.get(name), self._engine.topology
         if found is None or found.topology is not topology:
             table = topology.table(name)
             router = Router(topology.shards(table), {c.name: c.type for c in table.columns})

@@ -109,16 +109,20 @@ async def answers(
 
     ``prepare`` brings a connection to the part's settings, ``ask`` asks on it.
     """
+    if reads is None:
+        for part in parts:
+            part.question = ask(part)
+        await loans.lender.wait([p.question for p in parts if p.question is not None])
+        return
     for part in parts:
         part.tries = [_try(part, ask)]
-    if reads is not None and any(p.nodes for p in parts):
+    if any(p.nodes for p in parts):
         await _hedge(loans, parts, reads, prepare, ask)
     await _wait(loans, parts)
     for part in parts:
         best = next((t for t in part.tries if t.is_answered), part.tries[-1])
         part.node, part.connection, part.question = best.node, best.connection, best.question
-        if reads is not None:
-            _note(reads.standbys, part)
+        _note(reads.standbys, part)
 
 
 async def _hedge(

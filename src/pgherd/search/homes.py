@@ -16,6 +16,8 @@ class Home(NamedTuple):
     name: str
     shards: tuple[Shard, ...]
     relations: tuple[Name, ...]
+    names: tuple[str, ...]
+    """of the shards"""
 
 
 def homes_of(table: Table, shards: Sequence[Shard]) -> tuple[Home, ...]:
@@ -24,7 +26,10 @@ def homes_of(table: Table, shards: Sequence[Shard]) -> tuple[Home, ...]:
     for shard in shards:
         by_home.setdefault(shard.home, []).append(shard)
     names = list(by_home)[:1] if table.kind is TableKind.REFERENCE else sorted(by_home)
-    return tuple(Home(n, tuple(by_home[n]), tuple(s.relation for s in by_home[n])) for n in names)
+    return tuple(
+        Home(n, tuple(by_home[n]), tuple(s.relation for s in by_home[n]), tuple(s.name for s in by_home[n]))
+        for n in names
+    )
 
 
 def cell_number(shard: Shard) -> int:

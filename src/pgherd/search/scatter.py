@@ -33,8 +33,11 @@ class _Part(Asked):
 
     shards: tuple[Shard, ...]
     relations: tuple[Name, ...]
+    names: tuple[str, ...]
     rows: Sequence[Row] = ()
     """what it gave, see ``statement_of``; of a hybrid search, see ``hits_of``"""
+    near: int = 0
+    """how many it gave for their distance"""
     ms: float = 0.0
     missing: bool = False
     effort: Effort = _UNKNOWN
@@ -62,7 +65,7 @@ async def scatter(lender: Lender, request: Request, *, partial: bool = False) ->
             except GroupUnavailable:
                 _miss(part, partial)
         await _ask(loans, request, parts, partial=partial)
-        short = [p for p in parts if not p.missing and not p.effort.exact and _near(request, p) < request.k]
+        short = [p for p in parts if not p.missing and not p.effort.exact and p.near < request.k]
         if short:
             # An index scan gives up after hnsw.max_scan_tuples, and misses rows no edge leads to; what it did not
             # find may still match. Few rows match then, so looking at all of them is cheap.
@@ -72,7 +75,7 @@ async def scatter(lender: Lender, request: Request, *, partial: bool = False) ->
             await _ask(loans, request, short, partial=partial)
     finally:
         await loans.end()
-    if request.homes is not request.form.homes and sum(_near(request, p) for p in parts) < request.k:
+    if request.homes is not request.form.homes and sum([p.near for p in parts]) < request.k:
         every = request._replace(homes=request.form.homes, within=ALL)  # fewer rows there than were asked for
         return await scatter(lender, every, partial=partial)
     best = _best(request, parts)
@@ -94,22 +97,21 @@ def _best(request: Request, parts: Sequence[_Part]) -> list[Hit]:
     if request.words is not None:
         return fuse([_lists(request, p) for p in parts], request.k, request.words.k)
     end = 2 + len(columns)
-    shards = [[s.name for s in p.shards] for p in parts]
     return [
-        Hit(row[0], dict(zip(columns, row[2:end])), shards[n][row[1]], parts[n].home, row[end:])  # noqa: B905  # faster
+        Hit(row[0], dict(zip(columns, row[2:end])), parts[n].names[row[1]], parts[n].home, row[end:])  # noqa: B905  # faster
         for row, n in merge([p.rows for p in parts], request.k, request.form.max_distance)
     ]
 
 
 def _lists(request: Request, part: _Part) -> tuple[list[Hit], list[Hit]]:
-    return hits_of(part.rows, request.form.columns, [s.name for s in part.shards], part.home)
+    return hits_of(part.rows, request.form.columns, part.names, part.home)
 
 
 def _miss(part: _Part, partial: bool) -> None:
     """Inside an except block: go on without a group, or don't."""
     if not partial:
         raise
-    part.missing, part.rows = True, ()
+    part.missing, part.rows, part.near = True, (), 0
 
 
 async def _ask(loans: Loans, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:
@@ -195,6 +197,7 @@ def _take(request: Request, part: _Part) -> None:
     if question.error is not None:
         raise translate(question.error, part.home, f"searching {request.form.table.name}") from question.error
     part.rows = question.rows
+    part.near = _near(request, part)
 
 
 async def _effort(connection: Any, part: _Part, request: Request) -> Effort:

@@ -31,11 +31,11 @@ class _Group:
 
 
 class Calibrations:
-    """See :class:`pgherd.search.effort.Knowledge`. For any number of threads: a group's entry is replaced whole."""
+    """See :class:`pgherd.search.effort.Knowledge`. For any number of threads: what is known is replaced whole."""
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
-        self._reaches: dict[tuple[Name, int, Aim], tuple[list[_Group], float | None]] = {}
+        self._reaches: dict[tuple[Name, int, Aim], tuple[dict[str, _Group], float | None]] = {}
 
     def forget(self) -> None:
         """Read again at the next use."""
@@ -43,17 +43,13 @@ class Calibrations:
 
     def reach(self, table: Name, homes: tuple[Home, ...], k: int, aim: Aim) -> float | None:
         """The gap within which shards are asked, if that is cheaper than asking all; None until all are known."""
-        groups = [g for g in map(self._groups.get, (h.name for h in homes)) if g is not None]
-        if len(groups) < len(homes):
-            return None
         key = (table, k, aim)
         known = self._reaches.get(key)
-        if (
-            known is None
-            or len(known[0]) != len(groups)
-            or any(a is not b for a, b in zip(known[0], groups, strict=True))
-        ):
-            curves = {key: curve for g in groups for key, curve in g.curves.items()}
+        if known is None or known[0] is not self._groups:
+            groups = self._groups
+            if any(h.name not in groups for h in homes):
+                return None
+            curves = {key: curve for h in homes for key, curve in groups[h.name].curves.items()}
             relations = tuple(r for h in homes for r in h.relations)
             known = self._reaches[key] = (groups, reach_of(curves, relations, k, aim))
         return known[1]
@@ -66,7 +62,8 @@ class Calibrations:
         if group is None or monotonic() - group.read_at > MAX_AGE_S:
             with talking_to(home, "reading calibrations"):
                 found = await read_calibrations(connection)
-            group = self._groups[home] = _Group({c.key: c.curve for c in found})
+            group = _Group({c.key: c.curve for c in found})
+            self._groups = {**self._groups, home: group}
         key = (relations, k, aim, within)
         effort = group.efforts.get(key)
         if effort is None:

@@ -25,6 +25,7 @@ from .engines.failures import is_connection_loss, talking_to
 from .engines.guard import unguarded_notes
 from .engines.modellog import ModelLog
 from .engines.open import open_dsn, open_home
+from .engines.plainsql import unrecorded_notes
 from .engines.reading import Read, Reading, reading_of
 from .engines.standbys import Standbys
 from .errors import BadInput, GroupUnavailable, HerdError, InDoubt, ServerRefused, StaleTopology, UnknownName
@@ -155,7 +156,10 @@ class AsyncHerd:
         await self._engine.refresh()
         made = self._engine.plan(schema)
         self.models.check(schema)
-        notes = await unguarded_notes(self._engine, made.result) if made.result else ()
+        notes: tuple[str, ...] = ()
+        if made.result:
+            notes = await unguarded_notes(self._engine, made.result)
+            notes += await unrecorded_notes(self._engine, made.result)
         return replace(made, notes=(*made.notes, *notes))
 
     async def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:

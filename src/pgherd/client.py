@@ -102,6 +102,9 @@ async def connect_async(
         yield herd
     finally:
         log.close()
+        if herd._looking is not None:
+            herd._looking.cancel()
+            await asyncio.wait([herd._looking])
         await herd._standbys.close()
         await engine.close()
 
@@ -136,6 +139,7 @@ class AsyncHerd:
         self.cells = KnownCells(engine)
         """the centroids of tables that are shared out by cells"""
         self._looked_at = monotonic()
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def topology(self) -> Topology:
@@ -178,7 +182,7 @@ class AsyncHerd:
         Any node answers any SQL. A statement that changes a reference table runs on all groups in one commit.
         Raises ServerRefused, GroupUnavailable, UnknownName.
         """
-        await self.keep_up()
+        self.keep_up()
         group = self._group_for(region)
         references = modified_reference_tables(query, self.topology)
         if references:
@@ -284,9 +288,16 @@ class AsyncHerd:
             if await self._engine.newest_generation() != self.topology.generation:
                 await self._engine.refresh()
 
-    async def keep_up(self) -> None:
-        """Look for a newer topology if it is time to: one may say that the herd keeps an audit trail from now on."""
-        if self.is_due:
+    def keep_up(self) -> None:
+        """Look for a newer topology if it is time to, beside a write that it must not hold up: the next one goes by it.
+
+        One may say that the herd keeps an audit trail from now on.
+        """
+        if self.is_due and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look_beside())
+
+    async def _look_beside(self) -> None:
+        with suppress(HerdError):
             await self.look()
 
     def is_ready(self, reading: Reading) -> bool:
@@ -307,11 +318,9 @@ class AsyncHerd:
 
     def reads(self, reading: Reading) -> Reads | None:
         """Where a read may be answered, as searches need it; None: by the primaries, which alone can keep a trail."""
-        return (
-            None
-            if reading.read is Read.PRIMARY or self.topology.schema.trail is not None
-            else Reads(reading, self._standbys)
-        )
+        if reading.read is Read.PRIMARY or self.topology.schema.trail is not None:
+            return None
+        return Reads(reading, self._standbys)
 
     def _group_for(self, region: str | None) -> str:
         for group in self.topology.groups:
@@ -387,7 +396,7 @@ class AsyncTable:
         return await self._write(rows, atomic, embed, upsert=True)
 
     async def _write(self, rows: Any, atomic: bool, embed: Mapping[str, str] | None, *, upsert: bool) -> int:
-        await self._herd.keep_up()
+        self._herd.keep_up()
         table = self.definition
         batches = batches_of(rows, table)
         for batch in batches:
@@ -433,7 +442,7 @@ class AsyncTable:
 
     async def delete(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None = None) -> int:
         """Delete the rows that match (see :meth:`search` for ``where``); how many."""
-        await self._herd.keep_up()
+        self._herd.keep_up()
         condition = self._condition(where, params)
 
         async def delete() -> int:
@@ -449,7 +458,7 @@ class AsyncTable:
         self, where: Mapping[str, Any] | str, changes: Mapping[str, Any], params: Mapping[str, Any] | None = None
     ) -> int:
         """Set columns of the rows that match; how many. Rows whose partition key changes move to their new home."""
-        await self._herd.keep_up()
+        self._herd.keep_up()
         condition = self._condition(where, params)
         cells = self.definition.cells
         if cells is not None and cells.vector_column in changes:

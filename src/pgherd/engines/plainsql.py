@@ -10,10 +10,7 @@ from .base import Connection, Engine
 
 _CLASSES = frozenset({"read", "write"})
 """What has to be recorded, of pgaudit's classes; ``all`` has them, too."""
-_NOTE = (
-    "node {node}: the trail has what pgherd's clients do, not what plain SQL does, since pgaudit is not loaded there;"
-    " docs/trail.md says how it would be"
-)
+_NOTE = "node {node}: the audit trail has what pgherd's clients do, not what plain SQL does: {why} (docs/trail.md)"
 _SETTINGS = (
     "SELECT name, setting FROM pg_settings"
     " WHERE name LIKE 'pgaudit.%' OR name IN ('log_line_prefix', 'log_destination')"
@@ -52,8 +49,10 @@ async def unrecorded_notes(engine: Engine, topology: Topology) -> tuple[str, ...
             try:
                 async with engine.connection(group.name, node.name if len(group.nodes) > 1 else None) as connection:
                     found = await settings_of(connection)
+                    may_set = connection.info.parameter_status("is_superuser") == "on"
             except HerdError:
                 continue  # it is down: the audit tells, once it is back
-            if "pgaudit.log" not in found:
-                notes.append(_NOTE.format(node=node.name))
+            why = why_not_recorded(found)
+            if why and not ("pgaudit.log" in found and may_set):  # or else the plan does it
+                notes.append(_NOTE.format(node=node.name, why=why))
     return tuple(notes)

@@ -34,7 +34,7 @@ def _all(world: World) -> Iterator[Finding]:
     for seen in world.up():
         shown = {r["name"]: r["setting"] for r in seen.facts["settings"]}
         if shown.get("pgaudit.log") == "none":  # it is loaded, and records nothing
-            del shown["pgaudit.log_statement"]
+            shown.pop("pgaudit.log_statement", None)
         reasons = [f"{name} = {value}" for name, value in shown.items() if prints(name, value)]
         if seen.setting("log_min_messages") in _ERRORS and seen.setting("log_error_verbosity") not in (None, "terse"):
             reasons.append(f"log_error_verbosity = {seen.setting('log_error_verbosity')}: DETAIL quotes keys")

@@ -102,9 +102,9 @@ async def connect_async(
         yield herd
     finally:
         log.close()
-        if herd._looking is not None:
-            herd._looking.cancel()
-            await asyncio.wait([herd._looking])
+        if herd._hearing is not None:
+            herd._hearing.cancel()
+            await asyncio.wait([herd._hearing])
         await herd._standbys.close()
         await engine.close()
 
@@ -139,7 +139,8 @@ class AsyncHerd:
         self.cells = KnownCells(engine)
         """the centroids of tables that are shared out by cells"""
         self._looked_at = monotonic()
-        self._looking: asyncio.Task[None] | None = None
+        self._heard, self._heard_at = 0, monotonic()
+        self._hearing: asyncio.Task[None] | None = None
 
     @property
     def topology(self) -> Topology:
@@ -182,7 +183,7 @@ class AsyncHerd:
         Any node answers any SQL. A statement that changes a reference table runs on all groups in one commit.
         Raises ServerRefused, GroupUnavailable, UnknownName.
         """
-        self.keep_up()
+        await self.keep_up()
         group = self._group_for(region)
         references = modified_reference_tables(query, self.topology)
         if references:
@@ -217,17 +218,18 @@ class AsyncHerd:
                 raise
 
     async def _sql_everywhere(self, query: str, params: Any, references: list[Name]) -> list[dict[str, Any]]:
+        topology = self.topology
         rows: list[dict[str, Any]] = []
         effects = set()
         async with self._engine.transaction() as transaction:
-            for group in self.topology.groups:
+            for group in topology.groups:
                 connection = await transaction.on(group.name)
                 with talking_to(group.name):
-                    await connection.execute(everywhere(self.topology.generation))
+                    await connection.execute(everywhere(topology.generation))
                     cursor = connection.cursor(row_factory=dict_row)
                     await cursor.execute(query, params)
                     rows = await cursor.fetchall() if cursor.description else []
-                    if self.topology.schema.trail is not None:
+                    if topology.schema.trail is not None:
                         await connection.execute(LINE, ["sql", tables_in(query), max(0, cursor.rowcount)])
                     effects.add((cursor.rowcount, *[await _written(connection, name) for name in references]))
                 if len(effects) > 1:
@@ -288,17 +290,22 @@ class AsyncHerd:
             if await self._engine.newest_generation() != self.topology.generation:
                 await self._engine.refresh()
 
-    def keep_up(self) -> None:
-        """Look for a newer topology if it is time to, beside a write that it must not hold up: the next one goes by it.
+    async def keep_up(self) -> None:
+        """Before a write: go by the newest topology heard of, which may say that the herd keeps an audit trail.
 
-        One may say that the herd keeps an audit trail from now on.
+        What there is to hear is asked beside the write, which it must not hold up; one of the next goes by it.
         """
-        if self.is_due and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._look_beside())
+        if self._heard > self.topology.generation:
+            with suppress(GroupUnavailable):
+                await self._engine.refresh()
+        due = monotonic() - self._heard_at > LOOK_EVERY_S
+        if due and (self._hearing is None or self._hearing.done()):
+            self._heard_at = monotonic()
+            self._hearing = asyncio.create_task(self._hear())
 
-    async def _look_beside(self) -> None:
+    async def _hear(self) -> None:
         with suppress(HerdError):
-            await self.look()
+            self._heard = await self._engine.newest_generation()
 
     def is_ready(self, reading: Reading) -> bool:
         """Whether a read may go on at once: what is known of the herd is new enough, or else :meth:`get_ready`."""
@@ -396,7 +403,7 @@ class AsyncTable:
         return await self._write(rows, atomic, embed, upsert=True)
 
     async def _write(self, rows: Any, atomic: bool, embed: Mapping[str, str] | None, *, upsert: bool) -> int:
-        self._herd.keep_up()
+        await self._herd.keep_up()
         table = self.definition
         batches = batches_of(rows, table)
         for batch in batches:
@@ -442,7 +449,7 @@ class AsyncTable:
 
     async def delete(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None = None) -> int:
         """Delete the rows that match (see :meth:`search` for ``where``); how many."""
-        self._herd.keep_up()
+        await self._herd.keep_up()
         condition = self._condition(where, params)
 
         async def delete() -> int:
@@ -458,7 +465,7 @@ class AsyncTable:
         self, where: Mapping[str, Any] | str, changes: Mapping[str, Any], params: Mapping[str, Any] | None = None
     ) -> int:
         """Set columns of the rows that match; how many. Rows whose partition key changes move to their new home."""
-        self._herd.keep_up()
+        await self._herd.keep_up()
         condition = self._condition(where, params)
         cells = self.definition.cells
         if cells is not None and cells.vector_column in changes:

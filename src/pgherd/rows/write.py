@@ -54,7 +54,8 @@ class Writer:
         self._engine = engine
         self._table = table
         self._router = router
-        self._groups = [g.name for g in engine.topology.groups]
+        self._topology = engine.topology  # a client that reads meanwhile may learn of a newer one
+        self._groups = [g.name for g in self._topology.groups]
         self.written: Counter[str] = Counter()
         """rows by group, of those groups that had a part in it, since the last :meth:`note`"""
 
@@ -86,7 +87,7 @@ class Writer:
     async def note(self, transaction: Transaction, tool: str) -> None:
         """Leave a line of what was written in the trail of each group, if the herd keeps one."""
         written, self.written = self.written, Counter()
-        if self._engine.topology.schema.trail is None:
+        if self._topology.schema.trail is None:
             return
 
         async def leave(group: str) -> None:
@@ -197,7 +198,7 @@ class Writer:
         first, *others = self._groups
         connection = await transaction.on(first)
         with talking_to(first, f"writing {self._table.name}"):
-            await connection.execute(everywhere(self._engine.topology.generation))
+            await connection.execute(everywhere(self._topology.generation))
             statement, values = insert_rows(connection, self._table, self._table.name, batch, upsert=upsert)
             done = await connection.execute(statement + sql.SQL(" RETURNING {}").format(as_texts(self._table)), values)
             rows = await done.fetchall()
@@ -205,7 +206,7 @@ class Writer:
         async def copy(group: str) -> None:
             connection = await transaction.on(group)
             with talking_to(group, f"writing {self._table.name}"):
-                await connection.execute(everywhere(self._engine.topology.generation))
+                await connection.execute(everywhere(self._topology.generation))
                 await connection.execute(*insert_texts(self._table, self._table.name, rows, upsert=upsert))
 
         if rows:
@@ -276,7 +277,7 @@ class Writer:
             count = 0
             with talking_to(home, f"writing {self._table.name}"):
                 if reference:
-                    await connection.execute(everywhere(self._engine.topology.generation))
+                    await connection.execute(everywhere(self._topology.generation))
                 for shard in shards:
                     target = sql.SQL("{} AS {}").format(identifier(shard.relation), self._alias)
                     text = head + target + tail + sql.SQL(" WHERE ") + condition.sql

@@ -25,12 +25,13 @@ from .engines.failures import is_connection_loss, talking_to
 from .engines.guard import unguarded_notes
 from .engines.modellog import ModelLog
 from .engines.open import open_dsn, open_home
+from .engines.plainsql import unrecorded_notes
 from .engines.reading import Read, Reading, reading_of
 from .engines.standbys import Standbys
 from .errors import BadInput, GroupUnavailable, HerdError, InDoubt, ServerRefused, StaleTopology, UnknownName
 from .herdfile import Endpoint, default_home, read
 from .model.names import Name
-from .model.schema import Column, Index, Schema, Table, TableKind
+from .model.schema import Column, Index, Schema, Table, TableKind, Trail
 from .model.topology import Shard, Topology
 from .model.vectors import Metric
 from .patience import PATIENCE_S, patiently
@@ -41,7 +42,8 @@ from .rows.batch import Batch, batches_of
 from .rows.batch import vectors as vectors_of
 from .rows.cells import KnownCells, put_into_cells
 from .rows.quoting import identifier
-from .rows.statements import Effect, effect_of, modified_reference_tables
+from .rows.statements import Effect, effect_of, modified_reference_tables, tables_in
+from .rows.trail import LINE, Line, noted, run_noted
 from .rows.where import Condition, condition_of
 from .rows.write import Writer, everywhere
 from .search.answers import Answer, Answers
@@ -100,6 +102,9 @@ async def connect_async(
         yield herd
     finally:
         log.close()
+        if herd._hearing is not None:
+            herd._hearing.cancel()
+            await asyncio.wait([herd._hearing])
         await herd._standbys.close()
         await engine.close()
 
@@ -134,6 +139,8 @@ class AsyncHerd:
         self.cells = KnownCells(engine)
         """the centroids of tables that are shared out by cells"""
         self._looked_at = monotonic()
+        self._heard, self._heard_at = 0, monotonic()
+        self._hearing: asyncio.Task[None] | None = None
 
     @property
     def topology(self) -> Topology:
@@ -154,7 +161,10 @@ class AsyncHerd:
         await self._engine.refresh()
         made = self._engine.plan(schema)
         self.models.check(schema)
-        notes = await unguarded_notes(self._engine, made.result) if made.result else ()
+        notes: tuple[str, ...] = ()
+        if made.result:
+            notes = await unguarded_notes(self._engine, made.result)
+            notes += await unrecorded_notes(self._engine, made.result)
         return replace(made, notes=(*made.notes, *notes))
 
     async def execute(self, plan: Plan, on_step: OnStep | None = None, conduct: Conduct | None = None) -> Topology:
@@ -173,6 +183,7 @@ class AsyncHerd:
         Any node answers any SQL. A statement that changes a reference table runs on all groups in one commit.
         Raises ServerRefused, GroupUnavailable, UnknownName.
         """
+        await self.keep_up()
         group = self._group_for(region)
         references = modified_reference_tables(query, self.topology)
         if references:
@@ -194,6 +205,8 @@ class AsyncHerd:
         async with self._engine.connection(group) as connection:
             try:
                 cursor = connection.cursor(row_factory=dict_row)
+                if self.topology.schema.trail is not None:
+                    return list(await run_noted(connection, cursor, query, params))
                 await cursor.execute(query, params)
                 return await cursor.fetchall() if cursor.description else []
             except psycopg.OperationalError as error:
@@ -205,16 +218,19 @@ class AsyncHerd:
                 raise
 
     async def _sql_everywhere(self, query: str, params: Any, references: list[Name]) -> list[dict[str, Any]]:
+        topology = self.topology
         rows: list[dict[str, Any]] = []
         effects = set()
         async with self._engine.transaction() as transaction:
-            for group in self.topology.groups:
+            for group in topology.groups:
                 connection = await transaction.on(group.name)
                 with talking_to(group.name):
-                    await connection.execute(everywhere(self.topology.generation))
+                    await connection.execute(everywhere(topology.generation))
                     cursor = connection.cursor(row_factory=dict_row)
                     await cursor.execute(query, params)
                     rows = await cursor.fetchall() if cursor.description else []
+                    if topology.schema.trail is not None:
+                        await connection.execute(LINE, ["sql", tables_in(query), max(0, cursor.rowcount)])
                     effects.add((cursor.rowcount, *[await _written(connection, name) for name in references]))
                 if len(effects) > 1:
                     raise BadInput(
@@ -274,6 +290,23 @@ class AsyncHerd:
             if await self._engine.newest_generation() != self.topology.generation:
                 await self._engine.refresh()
 
+    async def keep_up(self) -> None:
+        """Before a write: go by the newest topology heard of, which may say that the herd keeps an audit trail.
+
+        What there is to hear is asked beside the write, which it must not hold up; one of the next goes by it.
+        """
+        if self._heard > self.topology.generation:
+            with suppress(GroupUnavailable):
+                await self._engine.refresh()
+        due = monotonic() - self._heard_at > LOOK_EVERY_S
+        if due and (self._hearing is None or self._hearing.done()):
+            self._heard_at = monotonic()
+            self._hearing = asyncio.create_task(self._hear())
+
+    async def _hear(self) -> None:
+        with suppress(HerdError):
+            self._heard = await self._engine.newest_generation()
+
     def is_ready(self, reading: Reading) -> bool:
         """Whether a read may go on at once: what is known of the herd is new enough, or else :meth:`get_ready`."""
         if reading.read is Read.PRIMARY:
@@ -291,8 +324,10 @@ class AsyncHerd:
                 await self._engine.refresh()
 
     def reads(self, reading: Reading) -> Reads | None:
-        """Where a read may be answered, as searches need it; None: by the primaries."""
-        return None if reading.read is Read.PRIMARY else Reads(reading, self._standbys)
+        """Where a read may be answered, as searches need it; None: by the primaries, which alone can keep a trail."""
+        if reading.read is Read.PRIMARY or self.topology.schema.trail is not None:
+            return None
+        return Reads(reading, self._standbys)
 
     def _group_for(self, region: str | None) -> str:
         for group in self.topology.groups:
@@ -368,6 +403,7 @@ class AsyncTable:
         return await self._write(rows, atomic, embed, upsert=True)
 
     async def _write(self, rows: Any, atomic: bool, embed: Mapping[str, str] | None, *, upsert: bool) -> int:
+        await self._herd.keep_up()
         table = self.definition
         batches = batches_of(rows, table)
         for batch in batches:
@@ -388,7 +424,9 @@ class AsyncTable:
     async def _write_all(self, batches: Sequence[Batch], upsert: bool) -> int:
         writer = self._writer(self.definition)
         async with self._herd._engine.transaction() as transaction:
-            return await (writer.upsert if upsert else writer.insert)(transaction, batches)
+            count = await (writer.upsert if upsert else writer.insert)(transaction, batches)
+            await writer.note(transaction, "upsert" if upsert else "insert")
+        return count
 
     def _writer(self, table: Table) -> Writer:
         return Writer(self._herd._engine, table, self._herd.router(table))
@@ -411,11 +449,15 @@ class AsyncTable:
 
     async def delete(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None = None) -> int:
         """Delete the rows that match (see :meth:`search` for ``where``); how many."""
+        await self._herd.keep_up()
         condition = self._condition(where, params)
 
         async def delete() -> int:
+            writer = self._writer(self.definition)
             async with self._herd._engine.transaction() as transaction:
-                return await self._writer(self.definition).delete(transaction, condition)
+                count = await writer.delete(transaction, condition)
+                await writer.note(transaction, "delete")
+            return count
 
         return await self._herd.with_fresh_topology(delete)
 
@@ -423,6 +465,7 @@ class AsyncTable:
         self, where: Mapping[str, Any] | str, changes: Mapping[str, Any], params: Mapping[str, Any] | None = None
     ) -> int:
         """Set columns of the rows that match; how many. Rows whose partition key changes move to their new home."""
+        await self._herd.keep_up()
         condition = self._condition(where, params)
         cells = self.definition.cells
         if cells is not None and cells.vector_column in changes:
@@ -432,8 +475,11 @@ class AsyncTable:
             changes = {**changes, cells.column: batch.columns[cells.column][0]}
 
         async def update() -> int:
+            writer = self._writer(self.definition)
             async with self._herd._engine.transaction() as transaction:
-                return await self._writer(self.definition).update(transaction, condition, changes)
+                count = await writer.update(transaction, condition, changes)
+                await writer.note(transaction, "update")
+            return count
 
         return await self._herd.with_fresh_topology(update)
 
@@ -482,6 +528,9 @@ class AsyncTable:
         query = sql.SQL("SELECT * FROM {} AS {} WHERE {} LIMIT 1").format(
             identifier(shard.relation), identifier(self._name.name), condition.sql
         )
+        if self._herd.topology.schema.trail is not None:
+            before, after = noted("\0", "get", self._name).split("\0")
+            query = sql.SQL(before) + query + sql.SQL(after)
         async with self._herd._engine.connection(shard.home, node) as connection:
             with talking_to(shard.home, f"reading {self._name}"):
                 cursor = connection.cursor(row_factory=dict_row)
@@ -571,6 +620,7 @@ class AsyncTable:
             ef_search=ef_search,
             recall=recall,
             words=words_of(question, hybrid, model),
+            question=None if model is None else question,
             text_column=text_column,
             text_config=text_config,
             reading=reading,
@@ -613,10 +663,24 @@ class AsyncTable:
         *,
         column: str | None = None,
         words: str | None = None,
+        question: str | None = None,
         reading: Reading = Reading(),  # noqa: B008
         **options: Any,
     ) -> Request:
-        """A search for a vector (hybrid: and words), checked but not carried out; options as for :meth:`search`."""
+        """A search for a vector (hybrid: and words), checked but not carried out; options as for :meth:`search`.
+
+        ``question``: what the vector was made of.
+        """
+        trail = self._herd.topology.schema.trail
+        request = self._request(vector, k, column, words, reading, options)
+        if trail is None:
+            return request
+        said = (question or words) if trail is Trail.QUESTIONS else None
+        return request._replace(line=Line("search" if words is None else "hybrid", said))
+
+    def _request(
+        self, vector: Any, k: int, column: str | None, words: str | None, reading: Reading, options: dict[str, Any]
+    ) -> Request:
         options["reads"] = self._herd.reads(reading)
         known = self._herd._about(self._name)
         table, indexes, router = known.table, known.indexes, known.router

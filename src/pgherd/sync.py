@@ -220,9 +220,12 @@ class HerdTable:
         model = self._inner.model_of(question, column, options.get("where"), options.get("params"))
         words = words_of(question, options.pop("hybrid", False), model)
         vector = question if model is None else model.embed([question])[0]
+        said = None if model is None else question
 
         def ask() -> Hits:
-            request = self._inner.request(vector, k, column=column, words=words, reading=reading, **options)
+            request = self._inner.request(
+                vector, k, column=column, words=words, question=said, reading=reading, **options
+            )
             return run(scatter(self._immediate, request, partial=partial))
 
         return patiently_now(lambda: self._following(ask), self._inner.herd.patience_s)

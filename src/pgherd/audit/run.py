@@ -32,6 +32,7 @@ from .probes import (
     roles,
     standbys,
     statistics,
+    trail,
 )
 from .probes.logical import conninfo_of
 from .report import Report
@@ -42,7 +43,7 @@ from .world import Seen, World
 
 PROBES: tuple[Probe, ...] = (
     homes.probe, copies.probe, links.probe, logical.probe, standbys.probe, archive.probe, statistics.probe, logs.probe,
-    directories.probe, roles.probe, endpoints.probe, extensions.probe, leftovers.probe, guard.probe,
+    directories.probe, roles.probe, endpoints.probe, extensions.probe, leftovers.probe, guard.probe, trail.probe,
 )  # fmt: skip
 Say = Callable[[str], None]
 

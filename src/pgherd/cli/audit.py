@@ -15,8 +15,9 @@ from ..audit.limits import BUDGET_S, SAMPLE
 from ..client import connect_async
 from ..errors import BadInput, ExitStatus
 from ..herdfile import default_home, write_atomically
-from .options import DsnOption, HomeOption, JsonOption
+from .options import DsnOption, HomeOption, JsonOption, LimitOption, SinceOption
 from .output import err, out, print_json, table_of
+from .trail import show_trail
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -41,6 +42,12 @@ def audit(
     budget_s: Annotated[
         float, typer.Option(metavar="S", min=1, max=86_400, help="How long they may be looked for.")
     ] = BUDGET_S,
+    trail: Annotated[
+        bool, typer.Option("--trail", help="Show who read and wrote what instead: the audit trail of all groups.")
+    ] = False,
+    since: SinceOption = "24h",
+    table: Annotated[str | None, typer.Option(metavar="T", help="--trail: of this table only.")] = None,
+    limit: LimitOption = 100,
     verify_file: Annotated[
         Path | None, typer.Option("--verify", metavar="FILE", help="Check the signature of a report instead.")
     ] = None,
@@ -55,6 +62,11 @@ def audit(
     """Find every place that holds or could receive pinned rows, by reading the servers. Exit 3 on a violation."""
     from ..audit.signing import key_of, signed  # imported when it is needed: other commands start sooner
 
+    if trail:
+        show_trail(dsn, None if dsn and home is None else home or default_home(), since, table, limit, json)
+        return
+    if table is not None:
+        raise BadInput("--table goes with --trail", hint="an audit looks at all tables")
     if verify_file is not None:
         _verify(verify_file, key, home or default_home(), json)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,15 +20,14 @@ from ..llm.token import read_token
 from ..llm.tools import open_tools
 from ..model.topology import Reader
 from ..planning.readers import plan_log_days
-from .options import HomeOption, JsonOption
-from .output import err, out, print_json, rows_table
+from .options import HomeOption, JsonOption, LimitOption, SinceOption, seconds_of
+from .output import entries_table, err, out, print_json
 
 reader = typer.Typer(
     name="reader", help="Roles that may read one region, and the log of what they read.", no_args_is_help=True
 )
 OneRegion = Annotated[str, typer.Option("--region", metavar="R", help="A region of the herd.")]
 LIMITS = Limits()
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -70,21 +68,17 @@ async def _ensure(home: Path, region: str, tables: list[str] | None) -> Reader:
 @reader.command()
 def log(
     region: OneRegion,
-    since: Annotated[str, typer.Option(metavar="TIME", help="How far back: 30m, 12h, 7d.")] = "24h",
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many entries.")] = 100,
+    since: SinceOption = "24h",
+    limit: LimitOption = 100,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show who asked what in a region: its access log, which is kept there."""
-    found = re.fullmatch(r"(\d{1,6})([smhd])", since)
-    if found is None:
-        raise BadInput(f"--since {since} is not a time", hint="30m, 12h or 7d")
-    entries = asyncio.run(_log(home or default_home(), region, int(found[1]) * _UNITS_S[found[2]], limit))
+    entries = asyncio.run(_log(home or default_home(), region, seconds_of(since), limit))
     if json:
         print_json({"entries": entries})
     elif entries:
-        shown = [{**e, "at": f"{e['at']:%Y-%m-%d %H:%M:%S}", "tables": ", ".join(e["tables"])} for e in entries]
-        out.print(rows_table([{k: v for k, v in e.items() if k != "region"} for e in shown]))
+        out.print(entries_table([{k: v for k, v in e.items() if k != "region"} for e in entries]))
     else:
         out.print(f"nobody asked anything in {escape(region)} in the last {escape(since)}")
 

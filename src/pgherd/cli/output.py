@@ -85,6 +85,12 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table_of(columns, ([r[c] for c in columns] for r in rows))
 
 
+def entries_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Lines of the access log as a table."""
+    shown = [{**e, "at": f"{e['at']:%Y-%m-%d %H:%M:%S}", "tables": ", ".join(e["tables"])} for e in entries]
+    return rows_table(shown)
+
+
 def size(count: int | None) -> str:
     """Bytes for people."""
     if count is None:

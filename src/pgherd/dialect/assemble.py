@@ -44,7 +44,7 @@ def assemble(draft: Draft) -> Schema:
         elif not (item.kind is ObjectKind.SEQUENCE and item.name in sequences):
             items.append(item)
     items = _colocate(draft, items)
-    return Schema(tuple(draft.tablespaces.values()), in_order(tuple(_references(items)), draft))
+    return Schema(tuple(draft.tablespaces.values()), in_order(tuple(_references(items)), draft), draft.trail)
 
 
 def _check_repeated(draft: Draft, table: TableDraft) -> None:

@@ -19,6 +19,7 @@ from ..model.schema import (
     PartitionBy,
     SqlObject,
     TableKind,
+    Trail,
 )
 from .source import Place, Source
 
@@ -93,6 +94,7 @@ class Draft:
     domains: dict[str, str] = field(default_factory=dict)
     """each domain's type"""
     default_tablespace: str | None = None
+    trail: Trail | None = None
 
     def make(self, kind: str, name: str, place: Place, *, if_not_exists: bool = False) -> bool:
         """Note that ``name`` is made here; False if it is there already and IF NOT EXISTS was said."""

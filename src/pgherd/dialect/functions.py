@@ -1,4 +1,4 @@
-"""``SELECT create_distributed_table(…)`` and its family: Citus' functions, and pgherd's embed_column.
+"""``SELECT create_distributed_table(…)`` and its family: Citus' functions, and pgherd's own.
 
 Reference: Citus' page of utility functions (create_distributed_table, create_reference_table).
 """
@@ -22,6 +22,7 @@ from ..model.schema import (
     SqlObject,
     Strategy,
     TableKind,
+    Trail,
     VectorType,
 )
 from ..model.vectors import Metric
@@ -46,6 +47,7 @@ _PARAMETERS = {
     "distribute_by_nearest": ("table_name", "vector_column", "cell_column", "shard_count", "metric"),
     "embed_column": ("table_name", "text_column", "vector_column", "model"),
     "table_roles": ("table_name",),
+    "audit_trail": ("keep",),
     "set_config": ("setting_name", "new_value", "is_local"),
 }
 _TEXT_TYPES = ("text", "character varying", "character", "citext")
@@ -208,6 +210,16 @@ def _table_roles(draft: Draft, call: _Call) -> None:
         draft.items += [SqlObject(ObjectKind.GRANT, text, text, replaceable=True) for text in grants]
 
 
+def _audit_trail(draft: Draft, call: _Call) -> None:
+    try:
+        wanted = Trail(call.text("keep"))
+    except ValueError as error:
+        raise call.place.bad(f"audit_trail {call.values['keep']!r}", hint="one of: " + ", ".join(Trail)) from error
+    if draft.trail not in (None, wanted):
+        raise call.place.bad("the audit trail is set twice", hint="keep one of the two calls")
+    draft.trail = wanted
+
+
 def _set_config(draft: Draft, call: _Call) -> None:
     setting(draft, call.text("setting_name"), [call.values.get("new_value") or ""], call.place)
 
@@ -231,5 +243,6 @@ _FUNCTIONS = {
     "distribute_by_nearest": _nearest,
     "embed_column": _embed,
     "table_roles": _table_roles,
+    "audit_trail": _audit_trail,
     "set_config": _set_config,
 }

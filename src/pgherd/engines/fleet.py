@@ -23,7 +23,7 @@ class FleetEngine(ServersEngine):
     """Several groups of plain servers, linked to each other by postgres_fdw and dblink."""
 
     name = EngineName.FLEET
-    scripts = ("catalog", "calibration", "reader", "fleet", "logins", "move", "split", "guard")
+    scripts = ("catalog", "calibration", "reader", "trail", "fleet", "logins", "move", "split", "guard")
     traits = Traits(keys_on_parent=False, enforces_placement=True)
 
     async def first_plan(self, groups: tuple[Group, ...]) -> Plan:

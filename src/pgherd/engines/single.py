@@ -15,7 +15,7 @@ class SingleEngine(ServersEngine):
     """Everything in one group: partitioned tables stay partitioned, tablespaces are recorded."""
 
     name = EngineName.SINGLE
-    scripts = ("catalog", "calibration", "reader", "single", "guard")
+    scripts = ("catalog", "calibration", "reader", "trail", "single", "guard")
     traits = Traits(keys_on_parent=True, enforces_placement=False)
 
     async def first_plan(self, groups: tuple[Group, ...]) -> Plan:

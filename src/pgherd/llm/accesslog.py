@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -10,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from ..client import AsyncHerd
+from ..engines.base import Connection
 from ..engines.failures import talking_to
 
 MAX_REASON = 200
@@ -45,18 +47,25 @@ async def read_log(herd: AsyncHerd, region: str, since_s: float, limit: int) -> 
     found: list[dict[str, Any]] = []
     for group in herd.topology.groups_of(region):
         async with herd.engine.connection(group.name) as connection:
-            await connection.execute("SELECT pgherd.forget_logs()")
-            cursor = connection.cursor(row_factory=dict_row)
-            await cursor.execute(
-                "SELECT at, role, region, client, tool, tables, rows, round(ms::numeric, 1)::float8 AS ms, refused,"
-                " question"
-                " FROM pgherd.access_log WHERE at > clock_timestamp() - make_interval(secs => %s)"
-                " ORDER BY at DESC LIMIT %s",
-                [since_s, limit],
-            )
-            found += await cursor.fetchall()
-    return sorted(found, key=_at, reverse=True)[:limit]
+            found += await read_entries(connection, since_s, limit)
+    return newest(found, limit)
 
 
-def _at(row: dict[str, Any]) -> Any:
-    return row["at"]
+async def read_entries(
+    connection: Connection, since_s: float, limit: int, tables: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The newest entries of the group that ``connection`` leads to, newest first; of ``tables`` only, if given."""
+    await connection.execute("SELECT pgherd.forget_logs()")
+    cursor = connection.cursor(row_factory=dict_row)
+    await cursor.execute(
+        "SELECT at, role, region, client, tool, tables, rows, round(ms::numeric, 1)::float8 AS ms, refused, question"
+        " FROM pgherd.access_log WHERE at > clock_timestamp() - make_interval(secs => %s)"
+        " AND (%s::text[] IS NULL OR tables && %s) ORDER BY at DESC LIMIT %s",
+        [since_s, tables, tables, limit],
+    )
+    return await cursor.fetchall()
+
+
+def newest(entries: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The newest of them, newest first."""
+    return sorted(entries, key=lambda e: e["at"], reverse=True)[:limit]

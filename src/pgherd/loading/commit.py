@@ -75,6 +75,7 @@ class Committer:
             raise
 
     async def _write(self, ready: Ready, *, search: bool) -> None:
+        self._writer.written.clear()
         async with self._engine.transaction() as transaction:
             rejects = ready.rejects
             if search:
@@ -83,6 +84,7 @@ class Committer:
             else:
                 refused = []
                 await self._writer.insert(transaction, [p.batch for p in ready.parts])
+            await self._writer.note(transaction, "load")
             old = self._state.position
             new = Position(
                 ready.lines_done,
@@ -123,11 +125,13 @@ class Committer:
         self, transaction: Transaction, part: ReadyPart, groups: list[str], rows: Rows
     ) -> ServerRefused | None:
         await self._on(transaction, groups, f"SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT {_SAVEPOINT}")
+        written = self._writer.written.copy()
         try:
             await self._writer.insert(transaction, [part.batch.take(rows)])
         except ServerRefused as error:
             if not _about_a_row(error):
                 raise
+            self._writer.written = written
             await self._on(transaction, groups, f"ROLLBACK TO {_SAVEPOINT}; RELEASE {_SAVEPOINT}")
             return error
         await self._on(transaction, groups, f"RELEASE {_SAVEPOINT}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import LocalServerError
@@ -22,12 +22,16 @@ _PROGRAMS = ("postgres", "initdb", "pg_ctl")
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """PostgreSQL's programs; ``env`` is what they need in their environment. ``version`` is like ``18.1``."""
+    """PostgreSQL's programs; ``env`` is what they need in their environment. ``version`` is like ``18.1``.
+
+    ``pgaudit``: whether that library is there.
+    """
 
     bindir: Path
     libdir: Path
     version: str
     env: dict[str, str] = field(default_factory=dict)
+    pgaudit: bool = False
 
     @property
     def major(self) -> int:
@@ -51,14 +55,18 @@ def find(user: ServerUser, pg_config: str | None = None) -> Installation:
 def _installed(user: ServerUser, pg_config: str) -> Installation:
     try:
         done = subprocess.run(
-            [pg_config, "--bindir", "--libdir", "--sharedir"], capture_output=True, text=True, check=True, timeout=30
+            [pg_config, "--bindir", "--libdir", "--sharedir", "--pkglibdir"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
         )
-        bindir, libdir, sharedir = (Path(line) for line in done.stdout.splitlines())
+        bindir, libdir, sharedir, modules = (Path(line) for line in done.stdout.splitlines())
     except (OSError, ValueError, subprocess.SubprocessError) as e:
         raise LocalServerError(
             f"{pg_config} is not a working pg_config", hint="name PostgreSQL's pg_config (PGHERD_PG_CONFIG)"
         ) from e
-    found = Installation(bindir, libdir, "", {"LD_LIBRARY_PATH": str(libdir)})
+    found = Installation(bindir, libdir, "", {"LD_LIBRARY_PATH": str(libdir)}, any(modules.glob("pgaudit.*")))
     return _checked(user, found, sharedir, "install it, or use another PostgreSQL")
 
 
@@ -84,7 +92,7 @@ def _checked(user: ServerUser, found: Installation, sharedir: Path, hint: str) -
             f"{found.program('postgres')} does not run: {done.stderr.strip()[-500:]}",
             hint="install the library it names, or use an installed PostgreSQL (PGHERD_PG_CONFIG)",
         )
-    checked = Installation(found.bindir, found.libdir, version[1], found.env)
+    checked = replace(found, version=version[1])
     if checked.major < OLDEST_MAJOR:
         raise LocalServerError(
             f"the PostgreSQL in {found.bindir} is {version[1]}", hint=f"pgherd needs PostgreSQL {OLDEST_MAJOR} or newer"

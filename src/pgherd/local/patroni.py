@@ -78,10 +78,11 @@ def node_settings(
     preference: int,
     tls: bool,
     mutual_tls: bool,
+    pgaudit: bool,
 ) -> dict[str, Any]:
     """One node's own file, as JSON, which is YAML as well; it holds passwords. The highest ``preference`` leads.
 
-    ``tls``: with servers; ``mutual_tls``: with etcd and among Patronis.
+    ``tls``: with servers; ``mutual_tls``: with etcd and among Patronis. ``pgaudit``: it is there.
     """
     assert node.data_directory is not None
     data = Path(node.data_directory)
@@ -92,6 +93,7 @@ def node_settings(
     rest = f"{node.host}:{node.rest_port}"
     serving = {"certfile": own, "keyfile": own, "cafile": ca, "verify_client": "required"} if mutual_tls else {}
     asking = {"cacert": ca, "certfile": own, "keyfile": own} if mutual_tls else {}
+    own_parameters = (settings.TLS if tls else {}) | (settings.audited(data) if pgaudit else {})
     electing = {"protocol": "https", "cacert": ca, "cert": own, "key": own} if mutual_tls else {}
     return {
         "scope": node.group,
@@ -121,6 +123,7 @@ def node_settings(
             "create_replica_methods": ["basebackup"],
             "basebackup": [{"checkpoint": "fast"}],
         }
-        | ({"parameters": settings.TLS, "pg_hba": list(settings.HBA)} if tls else {}),
+        | ({"parameters": own_parameters} if own_parameters else {})
+        | ({"pg_hba": list(settings.HBA)} if tls else {}),
         "tags": {"failover_priority": preference},
     }

@@ -439,6 +439,7 @@ class Replicas:
             preference=preference,
             tls=self.herd.has_ca,
             mutual_tls=self.herd.mutual_tls,
+            pgaudit=installation.pgaudit,
         )
         text = json.dumps(settings, indent=1) + "\n"
         write_atomically(directory / PATRONI_FILE, text, mode=0o600, owner=user.owner)

@@ -152,7 +152,8 @@ class LocalServer(Postmaster):
         raise LocalServerError(f"initdb failed in {data.parent}: {said[-800:]}", hint=os_hint(said))
 
     def _write_settings(self, data: Path) -> None:
-        text = settings.text(self.port, self.share, self.tls) + self.recovery
+        more = settings.audited(data) if self.installation.pgaudit else {}
+        text = settings.text(self.port, self.share, self.tls, more) + self.recovery
         write_atomically(data / settings.FILE_NAME, text, mode=0o600, owner=self.user.owner)
         if self.tls:
             write_atomically(data / settings.HBA_FILE, settings.hba_text(), mode=0o600, owner=self.user.owner)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 FILE_NAME = "pgherd.conf"
@@ -47,6 +49,9 @@ _FIXED: dict[str, str | int] = {
     "log_parameter_max_length_on_error": 0,
     "log_line_prefix": "%m [%p] ",
 }
+_AUDITED_PREFIX = "%m [%p] %u@%d %h "
+"""pgaudit's lines say neither role nor address."""
+_PRELOADED = re.compile(r"^\s*shared_preload_libraries\s*=?\s*'([^']*)'", re.MULTILINE)
 TLS: dict[str, str | int] = {
     "ssl": "on",
     # One file, so that key and certificate change together; relative to the data directory (local/certificates.py).
@@ -87,9 +92,21 @@ def parameters(share: int) -> dict[str, str | int]:
     }
 
 
-def text(port: int, share: int, tls: bool = False) -> str:
-    """The configuration file of such a server."""
-    chosen = {**parameters(share), **(TLS if tls else {}), "port": port}
+def audited(data: Path) -> dict[str, str | int]:
+    """What a server has besides where pgaudit is there: it is loaded, beside what ``data``'s own file loads.
+
+    It does nothing until the herd keeps an audit trail (engines/sql/trail.sql); then no restart is needed.
+    """
+    own = next((p for n in ("postgresql.base.conf", "postgresql.conf") if (p := data / n).exists()), None)  # Patroni's
+    listed = _PRELOADED.findall(own.read_text(encoding="utf-8", errors="replace")) if own else []
+    libraries = [x.strip() for x in (listed[-1] if listed else "").split(",") if x.strip()]
+    wanted = ", ".join(dict.fromkeys([*libraries, "pgaudit"]))
+    return {"shared_preload_libraries": wanted, "log_line_prefix": _AUDITED_PREFIX}
+
+
+def text(port: int, share: int, tls: bool = False, more: Mapping[str, str | int] | None = None) -> str:
+    """The configuration file of such a server, with ``more`` settings."""
+    chosen = {**parameters(share), **(TLS if tls else {}), **(more or {}), "port": port}
     return _HEAD + "".join(f"{name} = '{value}'\n" for name, value in chosen.items())
 
 

@@ -37,6 +37,16 @@ class TableKind(StrEnum):
     """whole, in one group; reachable from all"""
 
 
+class Trail(StrEnum):
+    """Whether what clients read and write leaves lines in the access logs."""
+
+    OFF = "off"
+    """only a schema file says so: a topology has None"""
+    ON = "on"
+    QUESTIONS = "questions"
+    """with the texts of questions"""
+
+
 class VectorType(StrEnum):
     """pgvector's types (PostgreSQL's own ``bit`` counts: pgvector indexes it)."""
 
@@ -301,10 +311,14 @@ Item = Table | Index | SqlObject
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A whole schema file: policies and items, in the order in which they can be made."""
+    """A whole schema file: policies and items, in the order in which they can be made.
+
+    ``trail`` is the herd's audit trail; None: a file does not mention it, a herd keeps none.
+    """
 
     tablespaces: tuple[Tablespace, ...] = ()
     items: tuple[Item, ...] = ()
+    trail: Trail | None = None
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -17,6 +17,7 @@ from ..model.schema import (
     Schema,
     SqlObject,
     Table,
+    Trail,
     item_key,
 )
 
@@ -108,6 +109,8 @@ def diff(current: Schema, desired: Schema) -> list[Change]:
     changes: list[Change] = [
         Record(f"tablespace {s.name}") for s in desired.tablespaces if current.tablespace(s.name) != s
     ]
+    if _trail(current, desired) is not current.trail:
+        changes.append(Record(f"audit trail: {desired.trail}"))
     for item in desired.items:
         old = known.get(item_key(item))
         if old is None:
@@ -255,7 +258,13 @@ def _partitions(
 def merge(current: Schema, desired: Schema) -> Schema:
     """``current`` with all of ``desired`` in it."""
     spaces = {s.name: s for s in (*current.tablespaces, *desired.tablespaces)}
-    merged = replace(current, tablespaces=tuple(spaces.values()))
+    merged = replace(current, tablespaces=tuple(spaces.values()), trail=_trail(current, desired))
     for item in desired.items:
         merged = merged.with_item(item.sealed if isinstance(item, SqlObject) else item)
     return merged
+
+
+def _trail(current: Schema, desired: Schema) -> Trail | None:
+    if desired.trail is None:
+        return current.trail
+    return None if desired.trail is Trail.OFF else desired.trail

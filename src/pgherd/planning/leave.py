@@ -82,7 +82,7 @@ def _forget(topology: Topology, group: GroupId) -> Iterator[Step]:
     barriers = (barrier_name(s.name) for s in topology.schema.tablespaces)
     statements += [f"DROP SERVER IF EXISTS {quote_ident(b)} CASCADE" for b in barriers]
     statements.append("SELECT pgherd.drop_search_functions()")
-    statements.append("TRUNCATE pgherd.topology, pgherd.self, pgherd.load, pgherd.calibration")
+    statements.append("TRUNCATE pgherd.topology, pgherd.self, pgherd.load, pgherd.calibration, pgherd.trail_kept")
     yield Step("leave", group, (group,), ";\n".join(statements), blocks=BRIEFLY)
 
 

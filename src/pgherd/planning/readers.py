@@ -82,7 +82,11 @@ def narrowed(topology: Topology, reader: Reader) -> Topology:
         if (i.name if isinstance(i, Table) else getattr(i, "table", None)) in kept
     )
     return replace(
-        topology, groups=groups, homes=homes, schema=replace(topology.schema, items=items), readers=(reader,)
+        topology,
+        groups=groups,
+        homes=homes,
+        schema=replace(topology.schema, items=items, trail=None),
+        readers=(reader,),
     )
 
 

@@ -5,6 +5,7 @@ They are a reference table like any other, so every node has them and a server t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -133,8 +134,10 @@ def put_into_cells(table: Table, centroids: Centroids, batch: Batch) -> None:
         )
 
 
-async def gather(transaction: Transaction, table: Table, router: Router, batch: Batch) -> None:
+async def gather(transaction: Transaction, table: Table, router: Router, batch: Batch) -> Counter[str]:
     """Bring rows that have the keys of ``batch`` and lie in other cells to where their new vectors belong.
+
+    How many left each group for another one.
 
     No unique key spans cells: a row that is written again near something else would be there twice.
     """
@@ -142,7 +145,7 @@ async def gather(transaction: Transaction, table: Table, router: Router, batch: 
     cell = table.cells.column
     keys = [c for c in map(table.column, table.primary_key) if c is not None and c.name != cell]
     if any(c.name not in batch.columns for c in keys):
-        return  # drawn by the server: the rows are new
+        return Counter()  # drawn by the server: the rows are new
     stored = [c.name for c in stored_columns(table)]
     given = sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in (*keys, cell))
     names = sql.SQL(", ").join(sql.Identifier(f"pgherd_k{i}") for i in range(len(keys) + 1))
@@ -177,9 +180,12 @@ async def gather(transaction: Transaction, table: Table, router: Router, batch: 
         return taken
 
     arriving: dict[str, dict[Name, list[list[str | None]]]] = {}
-    for rows in await together(take(home, relations) for home, relations in by_home.items()):
+    left: Counter[str] = Counter()
+    found = await together(take(home, relations) for home, relations in by_home.items())
+    for old, rows in zip(by_home, found, strict=True):
         for *texts, number in rows:
             shard = router.route({cell: int(number)})
+            left.update({old} - {shard.home})
             texts[stored.index(cell)] = number
             arriving.setdefault(shard.home, {}).setdefault(shard.relation, []).append(texts)
 
@@ -191,6 +197,7 @@ async def gather(transaction: Transaction, table: Table, router: Router, batch: 
 
     if arriving:
         await together(put(home, relations) for home, relations in arriving.items())
+    return left
 
 
 def _type(text: str) -> sql.SQL:

@@ -42,6 +42,18 @@ def modified_reference_tables(query: str, topology: Topology) -> list[Name]:
     return found
 
 
+def tables_in(query: str) -> list[str]:
+    """The tables and views that ``query`` names, in order; none for text that can't be read."""
+    try:
+        statements = parse_sql(_without_placeholders(query))
+    except ParseError:
+        return []
+    named = _Named()
+    for raw in statements:
+        named(raw)
+    return [str(n) for n in named.tables if n.schema != "public" or n.name not in named.parts]
+
+
 class Effect(Enum):
     """What may have happened when a connection broke while a statement ran."""
 
@@ -89,6 +101,20 @@ class _Seen(Visitor):
             self.functions.add(str(node.funcname[-1].sval) if node.funcname else "")
         elif isinstance(node, (ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt, ast.IntoClause)):
             self.writes = True
+
+
+class _Named(Visitor):
+    """The relations that a statement names, and the names of its WITH queries."""
+
+    def __init__(self) -> None:
+        self.tables: dict[Name, None] = {}
+        self.parts: set[str] = set()
+
+    def visit(self, ancestors: object, node: object) -> None:
+        if isinstance(node, ast.RangeVar):
+            self.tables[Name(str(node.schemaname or "public"), str(node.relname))] = None
+        elif isinstance(node, ast.CommonTableExpr):
+            self.parts.add(str(node.ctename))
 
 
 def _without_placeholders(query: str) -> str:

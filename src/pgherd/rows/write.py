@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from .copying import copy_into, outgoing, sendable
 from .insert import as_texts, insert_rows, insert_texts, is_dense, stored_columns
 from .quoting import escaped, identifier
 from .together import together
+from .trail import note
 from .types import cast_type
 from .where import Condition
 
@@ -52,7 +54,10 @@ class Writer:
         self._engine = engine
         self._table = table
         self._router = router
-        self._groups = [g.name for g in engine.topology.groups]
+        self._topology = engine.topology  # a client that reads meanwhile may learn of a newer one
+        self._groups = [g.name for g in self._topology.groups]
+        self.written: Counter[str] = Counter()
+        """rows by group, of those groups that had a part in it, since the last :meth:`note`"""
 
     @property
     def _alias(self) -> sql.SQL:
@@ -75,9 +80,22 @@ class Writer:
         for batch in batches:
             if self._table.cells is not None and self._table.cells.vector_column in batch.columns:
                 batch = self._last_of_each_key(batch)
-                await gather(transaction, self._table, self._router, batch)
+                self.written.update(await gather(transaction, self._table, self._router, batch))
             written += await self._write(transaction, [batch], upsert=True)
         return written
+
+    async def note(self, transaction: Transaction, tool: str) -> None:
+        """Leave a line of what was written in the trail of each group, if the herd keeps one."""
+        written, self.written = self.written, Counter()
+        if self._topology.schema.trail is None:
+            return
+
+        async def leave(group: str) -> None:
+            connection = await transaction.on(group)
+            with talking_to(group, "keeping the audit trail"):
+                await note(connection, tool, self._table.name, written[group])
+
+        await together(leave(group) for group in written)
 
     def by_home(self, batch: Batch, *, upsert: bool) -> list[Batch]:
         """The batch in one part a group, for callers who commit each group by itself."""
@@ -126,6 +144,7 @@ class Writer:
                     else:
                         await copy_into(connection, shard.relation, encoded, rows)
                         count += len(rows)
+            self.written[home] += count
             return count
 
         return sum(await together(write(home, parts) for home, parts in by_home.items()))
@@ -179,7 +198,7 @@ class Writer:
         first, *others = self._groups
         connection = await transaction.on(first)
         with talking_to(first, f"writing {self._table.name}"):
-            await connection.execute(everywhere(self._engine.topology.generation))
+            await connection.execute(everywhere(self._topology.generation))
             statement, values = insert_rows(connection, self._table, self._table.name, batch, upsert=upsert)
             done = await connection.execute(statement + sql.SQL(" RETURNING {}").format(as_texts(self._table)), values)
             rows = await done.fetchall()
@@ -187,11 +206,12 @@ class Writer:
         async def copy(group: str) -> None:
             connection = await transaction.on(group)
             with talking_to(group, f"writing {self._table.name}"):
-                await connection.execute(everywhere(self._engine.topology.generation))
+                await connection.execute(everywhere(self._topology.generation))
                 await connection.execute(*insert_texts(self._table, self._table.name, rows, upsert=upsert))
 
         if rows:
             await together(copy(g) for g in others)
+        self.written.update(dict.fromkeys(self._groups, batch.n))
         return batch.n
 
     # changing and deleting what is there
@@ -257,12 +277,13 @@ class Writer:
             count = 0
             with talking_to(home, f"writing {self._table.name}"):
                 if reference:
-                    await connection.execute(everywhere(self._engine.topology.generation))
+                    await connection.execute(everywhere(self._topology.generation))
                 for shard in shards:
                     target = sql.SQL("{} AS {}").format(identifier(shard.relation), self._alias)
                     text = head + target + tail + sql.SQL(" WHERE ") + condition.sql
                     done = await connection.execute(text, {**condition.parameters, **parameters})
                     count += done.rowcount
+            self.written[home] += count
             return count
 
         for home in sorted(homes):
@@ -275,7 +296,7 @@ class Writer:
         columns = stored_columns(self._table)
         keys = self._table.partition_columns
         wanted = as_texts(self._table) + sql.SQL("".join(", {}" for _ in keys)).format(*map(identifier, keys))
-        moved: list[tuple[Any, ...]] = []
+        moved: list[tuple[str, tuple[Any, ...]]] = []
         for shard in condition.shards(self._router):
             connection = await transaction.on(shard.home)
             with talking_to(shard.home, f"moving rows of {self._table.name}"):
@@ -283,16 +304,18 @@ class Writer:
                     identifier(shard.relation), self._alias, condition.sql, wanted
                 )
                 done = await connection.execute(statement, condition.parameters)
-                moved.extend(await done.fetchall())
+                moved.extend((shard.home, row) for row in await done.fetchall())
+            self.written[shard.home] += 0
         if not moved:
             return 0
         with talking_to(shard.home, f"moving rows of {self._table.name}"):
             new = await self._new_texts(connection, changes)
         arriving: dict[str, dict[Name, list[list[str | None]]]] = {}
-        for row in moved:
+        for home, row in moved:
             shard = self._router.route({**dict(zip(keys, row[len(columns) :], strict=True)), **changes})
             texts = [new.get(c.name, text) for c, text in zip(columns, row, strict=False)]
             arriving.setdefault(shard.home, {}).setdefault(shard.relation, []).append(texts)
+            self.written.update({home, shard.home})
 
         async def put(home: str, relations: dict[Name, list[list[str | None]]]) -> None:
             connection = await transaction.on(home)

@@ -14,6 +14,7 @@ from ..errors import BadInput, DimensionMismatch
 from ..model.schema import Column, Index, Table, VectorType
 from ..model.vectors import Metric, check_metric, default_metric, served_by
 from ..routing.route import Router
+from ..rows.trail import Line
 from ..rows.where import Condition, condition_of
 from .effort import ALL, Aim, Effort, Knowledge, usual_effort, with_index
 from .hedging import Reads
@@ -61,7 +62,8 @@ class Request(NamedTuple):
     """A search that can be carried out. ``vector`` is the question as it is sent, ``k`` how many rows a list gives.
 
     ``homes`` are asked: all of the form's, or of them the shards ``within`` a gap (see search/nearest.py). With
-    ``words`` it is a hybrid one. ``reads``: where it may be answered; None: by the primaries.
+    ``words`` it is a hybrid one. ``reads``: where it may be answered; None: by the primaries. ``line``: what it
+    leaves in the audit trail.
     """
 
     form: Form
@@ -74,6 +76,7 @@ class Request(NamedTuple):
     homes: tuple[Home, ...]
     within: float | None
     words: Words | None = None
+    line: Line | None = None
 
 
 Forms = dict[tuple[Any, ...], Form]
@@ -262,6 +265,8 @@ def parameters_of(request: Request) -> dict[str, Any]:
     values = {**request.form.condition.parameters, "pgherd_q": request.vector}
     if request.words is not None:
         values["pgherd_words"] = request.words.text
+    if request.line is not None and request.line.question is not None:
+        values["pgherd_question"] = request.line.question
     if request.after is not None:
         values["pgherd_after"] = request.after.distance
         for i, seen in enumerate(zip(*request.after.keys, strict=True)):

@@ -22,7 +22,7 @@ from .hybrid import NEAR, fuse, hits_of, hybrid_statement_of
 from .loans import Loans
 from .narrowing import Matching, estimate_statement, estimated_rows, under_condition
 from .request import Request, parameters_of
-from .statement import Statement, own_type, statement_of
+from .statement import Statement, noted_statement, own_type, statement_of
 
 _UNKNOWN = Effort(0)
 
@@ -132,9 +132,12 @@ async def _ask(loans: Loans, request: Request, parts: Sequence[_Part], *, partia
 
 
 def _statement(request: Request, relations: tuple[Name, ...], effort: Effort) -> Statement:
+    form, line = request.form, request.line
     if request.words is not None:
-        return hybrid_statement_of(request.form.shape, request.words.document, relations, effort.exact, effort.via)
-    return statement_of(request.form.shape, relations, effort.exact, effort.via)
+        made = hybrid_statement_of(form.shape, request.words.document, relations, effort.exact, effort.via)
+    else:
+        made = statement_of(form.shape, relations, effort.exact, effort.via)
+    return made if line is None else noted_statement(made, form.table.name, line.tool, line.question is not None)
 
 
 async def _narrow(lender: Lender, request: Request, parts: Sequence[_Part], *, partial: bool) -> None:

@@ -10,6 +10,7 @@ from ..model.names import Name, quote_ident
 from ..model.schema import Table, VectorType
 from ..model.vectors import Metric, quantized_sql
 from ..rows.quoting import escaped
+from ..rows.trail import noted
 from ..rows.types import cast_type, reads_binary
 from .effort import Via
 
@@ -59,6 +60,12 @@ def statement_of(shape: Shape, relations: tuple[Name, ...], exact: bool, via: Vi
         return Statement(parts[0].encode(), binary)
     union = " UNION ALL ".join(f"({p})" for p in parts)
     return Statement(f"SELECT * FROM ({union}) gathered ORDER BY 1 LIMIT {shape.k}".encode(), binary)
+
+
+@lru_cache(maxsize=MAX_TEXTS)
+def noted_statement(statement: Statement, table: Name, tool: str, question: bool) -> Statement:
+    """The same, and it leaves a line in the trail; the same object for the same arguments, too."""
+    return Statement(noted(statement.text.decode(), tool, table, question=question).encode(), statement.binary)
 
 
 def _shard_select(shape: Shape, relation: Name, number: int, exact: bool, via: Via | None) -> str:

@@ -47,7 +47,7 @@ SENDS = {
 HARMLESS = frozenset({
     "amcheck", "autoinc", "bloom", "btree_gin", "btree_gist", "citext", "cube", "dict_int", "dict_xsyn",
     "earthdistance", "fuzzystrmatch", "hstore", "insert_username", "intagg", "intarray", "isn", "lo", "ltree",
-    "moddatetime", "pg_buffercache", "pg_freespacemap", "pg_prewarm", "pg_trgm", "pg_visibility", "pgcrypto",
+    "moddatetime", "pg_buffercache", "pg_freespacemap", "pg_prewarm", "pg_trgm", "pg_visibility", "pgaudit", "pgcrypto",
     "pgrowlocks", "pgstattuple", "plperl", "plpgsql", "pltcl", "postgis", "postgres_fdw", "refint", "seg",
     "sslinfo", "tablefunc", "tcn", "tsm_system_rows", "tsm_system_time", "unaccent", "uuid-ossp", "vector",
     "xml2",

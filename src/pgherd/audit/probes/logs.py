@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..finding import Finding, Outcome, Severity, outcome
-from ..world import Seen, World, tables_of
+from ..world import Row, Seen, World, tables_of
 
 _ERRORS = ("debug5", "debug4", "debug3", "debug2", "debug1", "debug", "info", "notice", "warning", "error")
 """Levels at which an error, or the statement that made it, is printed; ``log`` is above them here."""
@@ -19,6 +19,7 @@ _PRINTS: dict[str, Callable[[str], bool]] = {
     "debug_print_rewritten": lambda v: v == "on",
     "debug_print_plan": lambda v: v == "on",
     "auto_explain.log_min_duration": lambda v: v != "-1",
+    "pgaudit.log_statement": lambda v: v == "on",
 }
 
 
@@ -31,17 +32,26 @@ def _all(world: World) -> Iterator[Finding]:
     if not world.pinned:
         return
     for seen in world.up():
-        reasons = [f"{r['name']} = {r['setting']}" for r in seen.facts["settings"] if prints(r["name"], r["setting"])]
+        shown = {r["name"]: r["setting"] for r in seen.facts["settings"]}
+        if shown.get("pgaudit.log") == "none":  # it is loaded, and records nothing
+            shown.pop("pgaudit.log_statement", None)
+        reasons = [f"{name} = {value}" for name, value in shown.items() if prints(name, value)]
         if seen.setting("log_min_messages") in _ERRORS and seen.setting("log_error_verbosity") not in (None, "terse"):
             reasons.append(f"log_error_verbosity = {seen.setting('log_error_verbosity')}: DETAIL quotes keys")
-        if "pgaudit" in (seen.setting("shared_preload_libraries") or ""):
-            reasons.append("pgaudit")
         if reasons:
             yield _finding(world, seen, reasons, "statements and keys with their values are printed")
         for r in seen.facts["role_settings"]:
-            if prints(r["name"], r["setting"]):
+            if prints(r["name"], r["setting"]) or _audits(seen, r):
                 reason = f"{r['name']} = {r['setting']} for {r['role']} in {r['database']}"
                 yield _finding(world, seen, [reason], "statements with their values are printed")
+
+
+def _audits(seen: Seen, row: Row) -> bool:
+    """Whether a setting lets pgaudit record the statements of somebody, and nothing keeps it from printing them."""
+    if row["name"] != "pgaudit.log" or row["setting"] == "none" or seen.setting("pgaudit.log_statement") == "off":
+        return False
+    beside = (r for r in seen.facts["role_settings"] if (r["role"], r["database"]) == (row["role"], row["database"]))
+    return not any(r["name"] == "pgaudit.log_statement" and r["setting"] == "off" for r in beside)
 
 
 def prints(name: str, value: str | None) -> bool:

@@ -5,4 +5,4 @@ FROM pg_db_role_setting s
 LEFT JOIN pg_database d ON d.oid = s.setdatabase
 LEFT JOIN pg_roles r ON r.oid = s.setrole
 CROSS JOIN LATERAL unnest(s.setconfig) entry
-WHERE entry ~ '^(log_|auto_explain\.|debug_print_|temp_tablespaces|.*_preload_libraries)'
+WHERE entry ~ '^(log_|auto_explain\.|pgaudit\.|debug_print_|temp_tablespaces|.*_preload_libraries)'

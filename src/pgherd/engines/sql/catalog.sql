@@ -129,7 +129,9 @@ DECLARE
 BEGIN
     IF days IS NOT NULL THEN
         DELETE FROM pgherd.model_log WHERE at < clock_timestamp() - make_interval(days => days);
-        DELETE FROM pgherd.access_log WHERE at < clock_timestamp() - make_interval(days => days);
+        -- Lines of a transaction that is still under way elsewhere are left: nobody who asks waits for it.
+        DELETE FROM pgherd.access_log WHERE ctid = ANY (ARRAY(SELECT ctid FROM pgherd.access_log
+            WHERE at < clock_timestamp() - make_interval(days => days) FOR UPDATE SKIP LOCKED));
     END IF;
 END $$;
 

@@ -7,7 +7,7 @@ WITH RECURSIVE entry AS (
             'pg_xact', 'postmaster.opts', 'postmaster.pid', 'current_logfiles', 'current_logfiles.tmp', 'backup_label', 'backup_label.old',
             'backup_manifest', 'tablespace_map', 'tablespace_map.old', 'standby.signal', 'recovery.signal', 'postgresql.auto.conf.tmp',
             'patroni.dynamic.json', 'pgherd.conf', 'lost+found', current_setting('log_directory')])
-        AND name !~ '^(postgresql|pg_hba|pg_ident|recovery)(\.\w+)*\.conf(\.\w+)*$|^(server|root)\.(crt|key|crl)$|^\.s\.PGSQL\.'
+        AND name !~ '^(postgresql|pg_hba|pg_ident|recovery)(\.\w+)*\.conf(\.\w+)*$|^(server|root)\.(crt|key|crl)$|^\.s\.PGSQL\.|^\.barman-recover\.info$'
     UNION ALL
     SELECT top, path || '/' || below, s.size, s.isdir
     FROM entry CROSS JOIN LATERAL pg_ls_dir(path, true, false) below CROSS JOIN LATERAL pg_stat_file(path || '/' || below, true) s

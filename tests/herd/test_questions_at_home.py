@@ -1,4 +1,4 @@
-"""Questions made of pinned rows are nearly those rows: no server outside of their regions is asked them."""
+"""Questions made of pinned rows are nearly those rows, and pages end with their keys: other regions are told none."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pgherd.cli.main import main
 from pgherd.engines.asking import AnyConnection, Question
 from pgherd.engines.wire import decode
 from pgherd.model.schema import VectorType
+from pgherd.search import scatter
 from pgherd.tuning import tasks
 
 INDEX = "CREATE INDEX treatment_v ON treatment USING hnsw (embedding vector_l2_ops);"
@@ -56,6 +57,25 @@ def test_measuring_asks_each_region_about_its_own_rows_only(home: Path, monkeypa
         asked.clear()
         herd.table("treatment").tune(questions=list(np.eye(3)) * 4)  # somebody's own may be asked of all
         assert [asked[p] for p in ports] == [{0, 1, 2}] * 3
+
+
+def test_the_next_page_tells_a_region_of_its_own_keys_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, set[str]] = {}
+
+    def heard(connection: AnyConnection, text: bytes, values: Mapping[str, Any], *, binary: bool) -> Question:
+        told.setdefault(regions[connection.info.port], set()).update(values.get("pgherd_seen_1", ()))
+        return Question(connection, text, values, binary=binary)
+
+    monkeypatch.setattr(scatter, "Question", heard)
+    with pgherd.connect(home=home) as herd:
+        regions = {herd.topology.group(r).primary.port: r for r in PLACES}
+        table, page, found = herd.table("treatment"), None, []
+        while page is not None or not found:
+            hits = table.search([1.0, 1.0, 1.0], k=4, exact=True, after=page)
+            found += [(h.row["id"], h.row["hospital_location"]) for h in hits]
+            page = hits.next
+    assert len(found) == len(set(found)) == 180, "three rows are at each distance"
+    assert told == {region: {place} for region, place in PLACES.items()}
 
 
 def test_bench_takes_no_rows_of_one_region_to_another(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

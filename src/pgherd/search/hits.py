@@ -95,7 +95,8 @@ def next_page(request: Request, hits: Sequence[Hit]) -> Page | None:
     if len(hits) < request.k or request.words or not request.form.shape.key:
         return None
     last = hits[-1].distance
-    keys = tuple(h.key for h in hits if h.distance == last)
+    ties = [h for h in hits if h.distance == last]
+    keys, places = tuple(h.key for h in ties), tuple((h.shard, h.group) for h in ties)
     if request.after is not None and request.after.distance == last:
-        keys = (*request.after.keys, *keys)
-    return Page(last, keys)
+        keys, places = (*request.after.keys, *keys), (*request.after.places, *places)
+    return Page(last, keys, places if len(places) == len(keys) else ())

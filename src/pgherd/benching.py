@@ -22,12 +22,13 @@ from typing import Any
 
 from .client import AsyncHerd, AsyncTable
 from .engines.failures import talking_to
-from .errors import BadInput, HerdError, LocalServerError
+from .errors import BadInput, HerdError, LocalServerError, ResidencyRefused
 from .model.vectors import default_metric
+from .rows.where import condition_of
 from .sync import connect
 from .tuning.questions import mixtures_of, sample_rows
 from .tuning.recall import recall_of
-from .tuning.tasks import count_of
+from .tuning.tasks import count_of, pinned_alike
 
 QUESTIONS = 500
 CHECKED = 50
@@ -86,11 +87,21 @@ def as_json(job: Job, met: Sequence[Met], recall: float | None) -> dict[str, Any
     }
 
 
-async def questions_for(herd: AsyncHerd, table: AsyncTable, column: str, wanted: int = QUESTIONS) -> list[Any]:
-    """Questions made of the table's rows; BadInput for a table without vectors."""
+async def questions_for(
+    herd: AsyncHerd, table: AsyncTable, column: str, where: str | None = None, wanted: int = QUESTIONS
+) -> list[Any]:
+    """Questions made of rows of the shards that will be asked.
+
+    Raises BadInput for a table without vectors, ResidencyRefused if rows of one region would be sent to another.
+    """
     definition = table.definition
     target = next(c for c in definition.vector_columns if c.name == column)
-    shards = herd.topology.shards(definition)
+    shards = condition_of(where, None, definition).shards(herd.router(definition))
+    if len(pinned_alike(herd.topology, shards)) > 1:
+        raise ResidencyRefused(
+            f"questions made of rows of {definition.name} would take them out of the regions where they must stay",
+            hint="ask questions of your own (--questions FILE), or rows of one region (--where)",
+        )
     counts = []
     for shard in shards:
         async with herd.engine.connection(shard.home) as connection:

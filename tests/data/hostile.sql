@@ -571,3 +571,45 @@ SELECT lpad(g::text, 1000000) FROM generate_series(1, 1000000) g
 SELECT pg_advisory_lock(g) FROM generate_series(1, 1000000000) g
 WITH RECURSIVE r AS (SELECT repeat('x', 10) AS t UNION ALL SELECT repeat(t, 2) FROM r) SELECT length(t) FROM r
 WITH RECURSIVE r AS (SELECT 1 AS n, pg_sleep(0) UNION ALL SELECT n + 1, pg_sleep(0) FROM r) SELECT n FROM r
+
+-- newer SQL
+MERGE INTO hospital h USING (SELECT 'x' AS l) s ON h.location = s.l WHEN NOT MATCHED THEN INSERT VALUES ('x', 'y', 'z') RETURNING merge_action(), h.*
+MERGE INTO hospital h USING (SELECT 'x' AS l) s ON h.location = s.l WHEN NOT MATCHED BY SOURCE THEN DELETE
+UPDATE hospital SET name = 'forged' RETURNING old.name, new.name
+WITH u AS (UPDATE hospital SET name = 'forged' RETURNING WITH (OLD AS o, NEW AS n) o.*, n.*) SELECT * FROM u
+COPY (MERGE INTO hospital h USING (SELECT 'New York' AS l) s ON h.location = s.l WHEN MATCHED THEN DELETE RETURNING h.*) TO STDOUT
+CREATE TABLE g (a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL)
+CREATE TABLE g (a int4range, PRIMARY KEY (a WITHOUT OVERLAPS))
+SELECT JSON_EXISTS('{}', '$.a' PASSING pg_read_file('/etc/passwd') AS x)
+SELECT JSON_QUERY('{"a": 1}', '$.a' RETURNING regclass WITH WRAPPER)
+SELECT JSON_SCALAR(pg_read_file('/etc/passwd'))
+SELECT JSON_OBJECT('a' : current_setting('data_directory'))
+SELECT JSON_ARRAY(SELECT rolpassword FROM pg_authid)
+SELECT JSON_ARRAYAGG(rolpassword) FROM pg_authid
+SELECT pg_read_file('/etc/passwd') IS JSON
+SELECT * FROM JSON_TABLE('[[1]]'::jsonb, '$[*]' COLUMNS (NESTED PATH '$[*]' COLUMNS (x regrole PATH '$')))
+SELECT * FROM XMLTABLE('/x' PASSING xmlparse(document pg_read_file('/etc/passwd')) COLUMNS a text)
+SELECT xpath('/x', xmlparse(document '<!DOCTYPE x [<!ENTITY y SYSTEM "file:///etc/passwd">]><x>&y;</x>'))
+SELECT xmlelement(name x, xmlattributes(current_setting('data_directory') AS a))
+SELECT * FROM ROWS FROM (pg_ls_dir('/'), generate_series(1, 3))
+SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY pg_read_file('/etc/passwd'))
+SELECT count(*) FILTER (WHERE pg_read_file('/etc/passwd') IS NULL) FROM hospital
+SELECT sum(1) OVER (ORDER BY pg_read_file('/etc/passwd')) FROM hospital
+SELECT DISTINCT ON (pg_read_file('/etc/passwd')) 1
+SELECT count(*) FROM hospital GROUP BY CUBE (pg_read_file('/etc/passwd'), location)
+SELECT 1 LIMIT (SELECT count(*) FROM pg_authid)
+SELECT * FROM hospital TABLESAMPLE BERNOULLI (length(pg_read_file('/etc/passwd')))
+SELECT 1 WHERE 1 BETWEEN length(pg_read_file('/etc/passwd')) AND 3
+SELECT 'x' LIKE pg_read_file('/etc/passwd') ESCAPE '!'
+SELECT now() AT TIME ZONE current_setting('TimeZone')
+SELECT EXTRACT(epoch FROM pg_postmaster_start_time())
+SELECT '{pg_authid}'::regclass[]
+SELECT 'x'::information_schema.sql_identifier
+SELECT pg_input_error_info('pg_authid', 'regclass')
+SELECT * FROM hospital NATURAL JOIN pg_authid
+WITH RECURSIVE r (a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM r WHERE a < 3) SEARCH BREADTH FIRST BY a SET o SELECT * FROM r
+WITH RECURSIVE r (a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM r WHERE a < 3) CYCLE a SET c USING p SELECT * FROM r
+SELECT ts_rewrite('a'::tsquery, 'SELECT ''a''::tsquery, rolpassword::tsquery FROM pg_authid')
+SELECT 1) AS q (x), LATERAL (SELECT * FROM pg_authid
+SELECT 1 /* */ ) x; DELETE FROM hospital; SELECT (1
+SELECT hospital.xmax FROM hospital

@@ -145,6 +145,7 @@ ASIDE = "pgherd_aside.treatment_new_york"
 COPY = "SELECT {} FROM treatment WHERE hospital_location = 'New York'"
 LOGGED = "(now(), 'r', 'us-east', 'c', 'query', '{treatment}', 1, 1, NULL, 'a question')"
 OBJECT = '\'id,text\n1,"mark-of-new-york 1"\n2,"mark-of-new-york 2"\''
+CSV = "string_agg(id || ',' || description, E'\\n') AS said"
 LEAKS = [
     ("wrong_heap", f"CREATE TABLE {ASIDE} AS SELECT 1 AS id", f"DROP TABLE {ASIDE}"),
     ("table_copy", f"CREATE TABLE texts AS {COPY.format('description AS remark')}", "DROP TABLE texts"),
@@ -153,6 +154,11 @@ LEAKS = [
     ("table_copy", f"CREATE TABLE docs AS {COPY.format('jsonb_build_array(1, description) AS j')}", "DROP TABLE docs"),
     ("table_copy", f"CREATE TABLE lists AS {COPY.format('array_agg(description) AS l')}", "DROP TABLE lists"),
     ("table_copy", f"CREATE TABLE {ODD} AS {COPY.format(ODDLY)}", f"DROP TABLE {ODD}"),
+    ("table_copy", f"CREATE TABLE named AS {COPY.format('1 AS c, 2 AS h, description AS x')}", "DROP TABLE named"),
+    ("table_copy", f"CREATE TABLE dump AS {COPY.format('treatment::text AS said')}", "DROP TABLE dump"),
+    ("table_copy", f"CREATE TABLE csv AS {COPY.format(CSV)}", "DROP TABLE csv"),
+    ("table_copy", f"CREATE TABLE pairs AS {COPY.format('ROW(description, id)::pair AS p')}", "DROP TABLE pairs"),
+    ("statistics", f"CREATE TABLE old AS {COPY.format('description')}; ANALYZE old; TRUNCATE old", "DROP TABLE old"),
     ("materialized_view", f"CREATE MATERIALIZED VIEW seen AS {COPY.format('count(*)')}", "DROP MATERIALIZED VIEW seen"),
     ("large_object", f"SELECT lo_from_bytea(4242, {OBJECT})", "SELECT lo_unlink(4242)"),
     ("statistics", "ANALYZE treatment_new_york", FORGET),
@@ -161,6 +167,7 @@ LEAKS = [
 
 
 def test_leaks_of_many_kinds_at_once(ground: Ground, planted: Callable[..., None]) -> None:
+    planted(WEST, "CREATE TYPE pair AS (a text, b bigint)", "DROP TYPE pair")
     for _, statement, away in LEAKS:
         planted(WEST, statement, away)
     findings = ground.audit().outcome.findings
@@ -348,6 +355,75 @@ def test_values_in_a_log_file(ground: Ground, planted: Callable[..., None]) -> N
         ground.server_log(EAST).write_text(text.replace(insert, ""))
 
 
+ONE, BOTH = "'mark-of-new-york 1'", "'mark-of-new-york 1', 'mark-of-new-york 2'"
+DEFINITIONS = {
+    "comment on table hospital": (f"COMMENT ON TABLE hospital IS {ONE}", "COMMENT ON TABLE hospital IS NULL"),
+    "labels of type word": (f"CREATE TYPE word AS ENUM ({BOTH})", "DROP TYPE word"),
+    "default of told": (f"CREATE TABLE told (x text[] DEFAULT ARRAY[{BOTH}])", "DROP TABLE told"),
+    "constraint c on table held": (
+        f"CREATE TABLE held (x text CONSTRAINT c CHECK (x IN ({BOTH})))",
+        "DROP TABLE held",
+    ),
+    "index part": (f"CREATE TABLE few (x text); CREATE INDEX part ON few (x) WHERE x IN ({BOTH})", "DROP TABLE few"),
+    "bounds of cut_1": (
+        f"CREATE TABLE cut (x text) PARTITION BY LIST (x); CREATE TABLE cut_1 PARTITION OF cut FOR VALUES IN ({BOTH})",
+        "DROP TABLE cut",
+    ),
+    "function say": (f"CREATE FUNCTION say() RETURNS text LANGUAGE sql AS $$ SELECT {ONE} $$", "DROP FUNCTION say"),
+    "on view shown": (f"CREATE VIEW shown AS SELECT ARRAY[{BOTH}] AS x", "DROP VIEW shown"),
+    "policy own on table kept": (
+        f"CREATE TABLE kept (x text); CREATE POLICY own ON kept USING (x IN ({BOTH}))",
+        "DROP TABLE kept",
+    ),
+    "settings of everybody": (
+        f"ALTER DATABASE {{db}} SET app.note = {ONE}",
+        "ALTER DATABASE {db} RESET app.note",
+    ),
+}
+
+
+def test_values_in_definitions(ground: Ground, planted: Callable[..., None]) -> None:
+    """A single short value may be chance: a risk."""
+    for statement, away in DEFINITIONS.values():
+        planted(WEST, statement.replace("{db}", ground.dbname), away.replace("{db}", ground.dbname))
+    findings = ground.audit().outcome.findings
+    severe = Counter(V if "mark-of-new-york 2" in statement else R for statement, _ in DEFINITIONS.values())
+    assert Counter(map(_short, findings)) == Counter({("definition", s, WEST, T): n for s, n in severe.items()})
+    for place in DEFINITIONS:
+        assert any(place in f.detail.replace("public.", "") for f in findings), place
+    assert "mark-of" not in str(findings)
+
+
+def test_files_that_are_not_the_servers(ground: Ground, planted: Callable[..., None]) -> None:
+    data = ground.server_log(WEST).parent / "data"
+    ((number,),) = ground.run(WEST, f"SELECT oid FROM pg_database WHERE datname = '{ground.dbname}'")
+    stray, orphan = data / "dump.csv", data / "base" / str(number) / "99999999"
+    try:
+        planted(WEST, f"COPY ({COPY.format('description')}) TO '{stray}'")
+        assert ground.found() == {("stray_file", V, WEST, T)}
+        stray.write_bytes(b"what is in it nobody can tell")
+        assert ground.found() == {("stray_file", R, WEST, T)}
+        stray.rename(orphan)
+        assert ground.found() == set()  # a transaction under way may have made it
+        os.utime(orphan, (time.time() - 7200,) * 2)
+        assert ground.found() == {("stray_file", R, WEST, T)}
+    finally:
+        stray.unlink(missing_ok=True)
+        orphan.unlink(missing_ok=True)
+
+
+def test_a_login_without_a_password(ground: Ground) -> None:
+    rules = ground.server_log(WEST).parent / "data" / "pg_hba.conf"
+    before = rules.read_text()
+    try:
+        rules.write_text("local all guest trust\n" + before)
+        (finding,) = ground.audit().outcome.findings
+        assert _short(finding) == ("login_rule", R, WEST, T)
+        assert "line 1, lets guest in without a password" in finding.detail
+    finally:
+        rules.write_text(before)
+
+
 @pytest.mark.long
 def test_what_a_region_holds_by_right_proves_nothing(ground: Ground, planted: Callable[..., None]) -> None:
     """The same text in rows of both hospitals, and in a table of one of them."""
@@ -489,6 +565,7 @@ def test_links_in_the_data_directory_and_files_that_a_crash_left(ground: Ground)
 
 
 DEFINER = "RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM treatment'"
+SENDS = "RETURNS text LANGUAGE sql AS $$ SELECT pgherd.dblink_exec('host=x', 'INSERT INTO t VALUES (1)') $$"
 LINK = 'FOREIGN SERVER "pgherd_us-east"'
 RISKS = [
     ("link_rights", "GRANT SELECT ON treatment_new_york TO PUBLIC", "REVOKE ALL ON treatment_new_york FROM PUBLIC"),
@@ -497,6 +574,9 @@ RISKS = [
     ("server_usage", f"GRANT USAGE ON {LINK} TO PUBLIC", f"REVOKE ALL ON {LINK} FROM PUBLIC"),
     ("definer_function", f"CREATE FUNCTION f() {DEFINER}", "DROP FUNCTION f"),
     ("definer_function", f"CREATE FUNCTION pgherd.search_all() {DEFINER}", "DROP FUNCTION pgherd.search_all"),
+    ("sending_function", f"CREATE FUNCTION g() {SENDS}", "DROP FUNCTION g"),
+    ("role_powers", "CREATE ROLE above LOGIN SUPERUSER", "DROP ROLE above"),
+    ("role_powers", "CREATE ROLE past LOGIN BYPASSRLS", "DROP ROLE past"),
     ("role_powers", "CREATE ROLE curious LOGIN; GRANT pg_read_all_data TO curious", "DROP ROLE curious"),
     ("role_powers", "CREATE ROLE runs LOGIN; GRANT pg_execute_server_program TO runs", "DROP ROLE runs"),
     ("role_powers", "CREATE ROLE sends LOGIN REPLICATION", "DROP ROLE sends"),
@@ -796,6 +876,23 @@ def test_hash_shards_are_held_to_their_bounds_too(ground: Ground, planted: Calla
     planted(EAST, f"ALTER TABLE hashed DETACH PARTITION {name}", away)
     planted(EAST, f"INSERT INTO {name} SELECT g, 'x' FROM generate_series(1, 50) g")
     assert ground.found() == {("constraint_missing", R, EAST, "hashed"), ("stray_rows", V, EAST, "hashed")}
+
+
+def test_words_of_the_schema_and_of_prose_are_no_copies(ground: Ground, planted: Callable[..., None]) -> None:
+    """They are on every node by design; and a phrase in a longer text is met by chance."""
+    schema = """
+        CREATE TABLESPACE east WITH (replica_placement = '{"num_replicas": 1, "placement_blocks": [
+            {"cloud": "local", "region": "us-east", "zone": "*", "min_num_replicas": 1}]}');
+        CREATE TABLE stay (id bigint PRIMARY KEY, status text DEFAULT 'waiting for a bed'
+            CHECK (status IN ('waiting for a bed', 'sent home again, healthy and with good advice')), note text)
+            TABLESPACE east;
+    """
+    ground.loop.run_until_complete(apply_to(ground.herd, schema))
+    rows = "(1, DEFAULT), (2, 'sent home again, healthy and with good advice')"
+    planted(EAST, f"INSERT INTO stay VALUES {rows}", "DELETE FROM stay")
+    prose = 'He said: "mark-of-new-york 1"|or|"mark-of-new-york 2", and left'
+    planted(WEST, f"CREATE TABLE letters AS SELECT '{prose}' AS body", "DROP TABLE letters")
+    assert ground.found() == set()
 
 
 def test_one_server_keeps_three_regions_in_one_place(single_db: Path) -> None:

@@ -75,6 +75,9 @@ REFUSED = [  # where, statement, what the error names
     ("us-east", "DO $$ BEGIN EXECUTE 'CREATE TABLE x AS SELECT count(*) FROM docs_w_0'; END $$", "docs_w_0"),
     ("us-west", "ALTER TABLE docs_w_0 SET TABLESPACE elsewhere", "docs_w_0"),
     ("us-west", "CREATE INDEX ON docs_w_0 (title) TABLESPACE elsewhere", "docs_w_0"),
+    ("us-west", "REINDEX (TABLESPACE elsewhere) TABLE docs_w_0", "doc"),
+    ("us-west", "DO $$ BEGIN EXECUTE 'REINDEX (TABLE' || 'SPACE elsewhere) TABLE docs_w_0'; END $$", "docs_w_0"),
+    ("us-west", "CREATE TABLE x TABLESPACE elsewhere AS SELECT * FROM doc WHERE region = 'w'", "docs_w_0"),
     ("us-west", "ALTER TABLE docs_w DETACH PARTITION docs_w_0", "docs_w_0"),
     ("us-west", "ALTER TABLE doc DETACH PARTITION docs_w", "docs_w_0"),
     ("us-west", "ALTER TABLE docs_w_0 RENAME TO mine", "docs_w_0"),
@@ -90,6 +93,7 @@ LET_THROUGH = [
     ("us-central", "CREATE TABLE x (more int, LIKE word)"),
     ("us-central", "CREATE TEMP TABLE x AS SELECT * FROM word"),
     ("us-east", "CREATE INDEX ON free (note)"),
+    ("us-west", "REINDEX TABLE docs_w_0"),
     ("us-east", "ALTER TABLE free ADD COLUMN more int"),
     ("us-east", "CREATE VIEW x AS SELECT * FROM doc"),
 ]
@@ -113,6 +117,26 @@ def refusal(connection: psycopg.Connection[Any], statement: str) -> psycopg.Erro
     except psycopg.Error as error:
         return error
     return None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE docs_w DETACH /**/ PARTITION docs_w_0 concurrently",
+        "CREATE INDEX CONCURRENTLY odd ON docs_w_0 (title) TABLESPACE elsewhere",
+        "REINDEX (TABLESPACE elsewhere) TABLE CONCURRENTLY docs_w_0",
+        "REINDEX (TABLESPACE elsewhere) SCHEMA public",
+    ],
+)
+def test_what_commits_on_its_way_is_refused_before_it_begins(nodes: Nodes, elsewhere: None, statement: str) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        nodes["us-west"].execute(statement)  # type: ignore[call-overload]
+    assert refused.value.sqlstate == LEAK
+    pending = "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhdetachpending)"
+    outside = "SELECT EXISTS (SELECT FROM pg_class WHERE reltablespace > 1664)"
+    assert [nodes["us-west"].execute(q).fetchone() for q in (pending, outside)] == [(False,)] * 2  # type: ignore[call-overload]
+    nodes["us-west"].execute("CREATE INDEX CONCURRENTLY fine ON docs_w_0 (title)")
+    nodes["us-west"].execute("REINDEX INDEX CONCURRENTLY fine")
 
 
 def test_what_would_let_pinned_rows_out_is_refused(nodes: Nodes, elsewhere: None) -> None:

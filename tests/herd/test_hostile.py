@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -22,6 +23,7 @@ from hostile import MARKS, Hostile, hostile, make_hospitals
 from pgherd import herdfile
 from pgherd.errors import HerdError, QueryRefused, ServerRefused
 from pgherd.llm.fence import Checked, check
+from pgherd.llm.memory import limit_memory
 from pgherd.llm.query import Answer, Limits, reading, run, streamed, wrapped
 from pgherd.llm.reader import read_login
 
@@ -243,6 +245,38 @@ FINE_BUT_COSTLY = [
     "SELECT 9.9::numeric ^ 99999",
     "SELECT jsonb_path_query('[1,2,3]', '$.**.**.**.**') FROM generate_series(1, 1000000)",
 ]
+
+
+MANY_LONG = (
+    "SELECT greatest(" + ", ".join(f"length(x || '{i}')" for i in range(40)) + ") FROM"
+    " (SELECT string_agg(md5(g::text), '') AS x FROM generate_series(1, 500000) g) q"
+)
+"""16 MB, again and again for one row: 640 MB, and no look at the time between."""
+
+
+def test_the_values_of_one_row_end_at_a_limit(world: World) -> None:
+    limits = replace(Limits(), memory_bytes=200 << 20)
+    query = wrapped(check(MANY_LONG, {}), {}, limits)
+
+    async def ask(text: str) -> Answer:
+        return await run(world.conninfo, "us-east", text, limits)
+
+    async def limited() -> bool:
+        async with reading(world.conninfo, "us-east", limits) as connection:
+            (limit,) = [r[0] async for r in streamed(connection, "SELECT pg_backend_pid()")]
+            return await limit_memory(connection, limit, limits.memory_bytes)
+
+    if not asyncio.run(limited()):
+        pytest.skip("this system lets nobody limit a server's memory")
+    with pytest.raises(QueryRefused, match="more memory"):
+        asyncio.run(ask(query))
+    assert len(asyncio.run(ask(wrapped(check("SELECT 1 AS x", {}), {}, limits))).rows) == 1
+
+
+def test_a_value_that_is_nested_too_deeply_is_refused(world: World) -> None:
+    text = f"SELECT '{'[' * 5000}{']' * 5000}'::jsonb AS x"
+    with pytest.raises(QueryRefused, match="nested too deeply"):
+        asyncio.run(run(world.conninfo, "us-east", wrapped(check(text, {}), {}, Limits()), Limits()))
 
 
 def test_what_only_costs_ends_at_a_limit(world: World) -> None:

@@ -9,6 +9,7 @@ import pytest
 import pgherd
 from conftest import apply
 from pgherd import herdfile
+from pgherd.cli.main import main
 from pgherd.errors import ServerRefused
 
 SCHEMA = """
@@ -65,3 +66,14 @@ def test_the_schema_of_an_older_version_is_brought_up_to_date(request: pytest.Fi
             assert found == [{"id": 7, "home": herd.topology.groups[0].name}]
     with pgherd.connect(home=home) as herd:
         assert herd.topology.generation == generation + 1
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://u:pass%zzword@h/d", "host=h password=pass word", "host=h password='pass"]
+)
+def test_a_malformed_dsn_is_not_quoted(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """libpq names the part that it could not read: that may be a password."""
+    assert main(["status", "--dsn", dsn]) == 2
+    said = capsys.readouterr().err
+    assert "not a libpq connection string" in said
+    assert not any(part in said for part in ("pass", "word"))

@@ -402,6 +402,41 @@ def test_a_role_that_no_plan_has_seen_is_let_in_by_no_link(setting: Setting) -> 
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)  # type: ignore[call-overload]
 
 
+def test_a_superuser_of_before_is_let_in_by_no_link_of_then(setting: Setting) -> None:
+    """Made an ordinary role by hand: refused until the next plan, and then held back like any other."""
+    table, name = f"own_{setting.name}", setting.name
+    setting.roles.append(f"once_{name}")
+    apply(
+        setting.herd,
+        f"CREATE ROLE once_{name} LOGIN PASSWORD 'me' SUPERUSER; GRANT {table}_reader, {table}_writer TO once_{name}",
+    )
+    file = herdfile.read(setting.home)
+    logins = {
+        n.label.region: f"host={n.host} port={n.port} dbname={name} user=once_{name} password=me" for n in file.nodes
+    }
+    for login in logins.values():
+        with psycopg.connect(login, autocommit=True) as connection:
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (40,)  # type: ignore[call-overload]
+    for node in file.nodes:
+        with psycopg.connect(file.dsn(setting.home, node.group), autocommit=True) as admin:
+            admin.execute(f"ALTER ROLE once_{name} NOSUPERUSER")  # type: ignore[call-overload]
+    for region, login in logins.items():
+        with psycopg.connect(login, autocommit=True) as connection:
+            attacker = Attacker(connection)
+            for attack in ATTACKS:
+                assert SECRET not in attacker.try_(attack.format(t=table, role=f"once_{name}")), attack
+            oracle = f"SELECT count(*) FROM {table} WHERE note ~ '{SECRET}' AND 1 / (id - 1) > 0"
+            assert "division by zero" not in attacker.try_(oracle), region
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="superuser that it was"):
+                connection.execute(f"SELECT count(*) FROM {table}")  # type: ignore[call-overload]
+            if region == "us-east":
+                assert connection.execute(f"TABLE {table}_e").fetchall() == []  # type: ignore[call-overload]
+    apply(setting.herd, f"CREATE TABLE more_{name} (id bigint PRIMARY KEY)")
+    for login in logins.values():
+        with psycopg.connect(login, autocommit=True) as connection:
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)  # type: ignore[call-overload]
+
+
 def test_who_sees_all_rows_sees_them_over_links(setting: Setting) -> None:
     """The owner and superusers log in as the role of links; a role with BYPASSRLS as itself."""
     table, name = f"own_{setting.name}", setting.name

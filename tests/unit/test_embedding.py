@@ -194,7 +194,7 @@ def test_nobody_listening(waits: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(401, "OPENAI_API_KEY"), (404, "/v1"), (400, "length"), (302, "base URL")]
+    ("status", "hint"), [(401, "OPENAI_API_KEY"), (404, "/v1"), (400, "length"), (302, "base URL"), (307, "base URL")]
 )
 def test_a_refusal_is_not_retried(endpoint: Endpoint, model: OpenAIEmbedder, status: int, hint: str) -> None:
     endpoint.always = status

@@ -39,6 +39,7 @@ def test_a_random_token_is_taken(tmp_path: Path, kind: str) -> None:
         ("ab" * 20, "easily guessed"),
         ("abcdefghijklmnopqrstuvwxyz0123456789", "easily guessed"),
         ("0f3d5c2b9a8e71460f3d5c2b9a8e7146" * 2, "easily guessed"),
+        ("password-password-password-password!", "easily guessed"),
         ("correct horse battery staple and more", "blanks"),
         ("schlüssel" * 5, "outside ASCII"),
     ],

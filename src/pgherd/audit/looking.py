@@ -24,11 +24,11 @@ from .world import Facts, Row, Seen
 
 SERVER = (
     "settings", "file_settings", "role_settings", "databases", "archive", "replication", "slots", "receiver",
-    "subscriptions", "roles", "directories", "temporary", "prepared", "workers",
+    "subscriptions", "roles", "directories", "temporary", "prepared", "workers", "login_rules", "stray_files",
 )  # fmt: skip
 DATABASE = (
     "relations", "foreign_servers", "foreign_tables", "publications", "statistics", "functions", "extensions", "grants",
-    "derived", "columns",
+    "derived", "columns", "orphans",
 )  # fmt: skip
 HERD = ("moving", "readers", "access_log", "model_log", "files", "guard")
 STATEMENT_TIMEOUT_S = 30

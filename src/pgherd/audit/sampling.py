@@ -50,15 +50,39 @@ class Sample:
         known = [self.lengths[h] for h in found]
         return len(known) > 1 or any(n >= LONG_BYTES for n in known)
 
+    def is_proof_in_pieces(self, found: Iterable[bytes]) -> bool:
+        """The same of values that are parts of longer texts, where single phrases are met by chance."""
+        known = [self.lengths[h] for h in found]
+        return len(known) > 2 or any(n >= LONG_BYTES for n in known)
+
+
+def split(content: sql.Composable) -> sql.Composed:
+    """Pieces of the bytes ``content`` that may be values, as ``x``: between quotes, brackets and the like; and all."""
+    pieces = sql.SQL(
+        "SELECT decode(w, 'escape') AS x FROM regexp_split_to_table(encode({content}, 'escape'), {between}) w"
+    )
+    marks = "[\n\r\t'\"()|]"
+    one = pieces.format(content=content, between=sql.Literal(marks))
+    other = pieces.format(content=content, between=sql.Literal(marks + "|, ?|="))
+    return sql.SQL("{} UNION ALL {} UNION ALL SELECT {}").format(one, other, content)
+
 
 def values(form: str, send: str | None, column: sql.Composable) -> sql.Composed:
     """A subquery over row ``t`` that gives the bytes of a column's values as ``x``."""
-    parts = {"column": sql.SQL("t.{}").format(column), "send": sql.SQL(escaped(send or "textsend"))}
+    parts = {
+        "column": sql.SQL("t.{}").format(column),
+        "send": sql.SQL(escaped(send or "textsend")),
+        "split": split(sql.SQL("t2.c")),
+        "marked": sql.Literal('[\n\t"|]|,[^ ]'),
+    }
     texts = {
         "text": "SELECT convert_to({column}::text, 'UTF8') AS x",
         "bytes": "SELECT {column} AS x",
         "vector": "SELECT {send}({column}) AS x",
         "texts": "SELECT convert_to(e::text, 'UTF8') AS x FROM unnest({column}) e",
+        "parts": "SELECT s.x FROM (SELECT convert_to({column}::text, 'UTF8') AS c WHERE {column}::text ~ {marked}) t2"
+        " CROSS JOIN LATERAL ({split}) s",
+        "said": "SELECT s.x FROM (SELECT convert_to({column}::text, 'UTF8') AS c) t2 CROSS JOIN LATERAL ({split}) s",
         "json": "SELECT convert_to(j #>> '{{}}', 'UTF8') AS x FROM jsonb_path_query({column}::jsonb, 'strict $.**') j"
         " WHERE jsonb_typeof(j) = 'string'",
     }
@@ -117,7 +141,7 @@ async def _shard(
         r for r in seen.databases[str(session.info.dbname)]["columns"] if (r["schema"], r["name"]) == p.shard.relation
     ]
     named = columns_of(topology, p)
-    mine = [r for r in rows if r["column"] in named]
+    mine = [r for r in rows if r["column"] in named and r["form"] != "said"]  # of those the pieces may be names
     count = 0
     for row in mine:
         one = Sample(p, row["column"])
@@ -145,10 +169,10 @@ async def _shard(
 
 async def _hashes(session: Session, row: Row, p: Pinned, salt: bytes, wanted: int, form: str) -> dict[bytes, int]:
     query = sql.SQL(
-        "SELECT DISTINCT {hash} AS h, octet_length(x) AS n FROM (SELECT * FROM {table}{sampled}{limit}) t"
-        " CROSS JOIN LATERAL ({values}) v WHERE octet_length(x) >= {least} ORDER BY 1 LIMIT {wanted}"
+        "SELECT DISTINCT {hash} AS h, octet_length(v.x) AS n FROM (SELECT * FROM {table}{sampled}{limit}) t"
+        " CROSS JOIN LATERAL ({values}) v WHERE octet_length(v.x) >= {least} ORDER BY 1 LIMIT {wanted}"
     ).format(
-        hash=hashed(),
+        hash=hashed("v.x"),
         table=identifier(p.shard.relation),
         sampled=sampled(row["rows"], ROWS),
         limit=sql.SQL(" LIMIT {}").format(sql.Literal(wanted)) if form != row["form"] else sql.SQL(""),
@@ -164,11 +188,13 @@ async def _known(session: Session, salt: bytes) -> frozenset[bytes]:
     """Hashes of what every node names: roles, and all that the topology says. That is nobody's copy of a row."""
     query = sql.SQL(
         "SELECT DISTINCT {hash} AS h FROM (SELECT convert_to(rolname::text, 'UTF8') AS x FROM pg_roles"
-        " UNION ALL SELECT x FROM pgherd.topology t CROSS JOIN LATERAL ({said}) v) named"
+        " UNION ALL SELECT piece.x FROM (SELECT DISTINCT v.x FROM pgherd.topology t CROSS JOIN LATERAL ({said}) v"
+        " WHERE octet_length(v.x) >= {least}) v CROSS JOIN LATERAL ({pieces}) piece) named"
         " WHERE octet_length(x) >= {least}"
     ).format(
         hash=hashed(),
         said=values("json", None, sql.Identifier("document")),
+        pieces=split(sql.SQL("v.x")),
         least=sql.Literal(LEAST_BYTES),
     )
     cursor = await session.execute(query, {"salt": salt})

@@ -1,4 +1,4 @@
-"""Looking for samples of pinned values where they may not be: tables, materialized views, large objects, log files.
+"""Looking for samples of pinned values where they may not be: tables, views, definitions, statistics, files.
 
 Servers hash what they hold and compare; what comes back is which hashes were met, and where.
 """
@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -17,8 +18,8 @@ from ..local.herd import log_of
 from ..model.names import Name, quote_literal
 from ..rows.quoting import escaped, identifier
 from .finding import Looked, NotLooked
-from .looking import Reader, Session, said
-from .sampling import LEAST_BYTES, Sample, hashed, sampled, values
+from .looking import Reader, Session, said, script
+from .sampling import LEAST_BYTES, Sample, hashed, sampled, split, values
 from .world import Match, Row, Seen, World
 
 WHOLE_BYTES = 512 << 20
@@ -26,17 +27,24 @@ WHOLE_BYTES = 512 << 20
 FILE_BYTES = 16 << 20
 """So much of the end of a log file, and of the beginning of a large object."""
 FILES = 20
-_TOKENS = sql.SQL(
-    "SELECT decode(w, 'escape') AS x FROM regexp_split_to_table(encode({content}, 'escape'), E'[\\n\\r\\t''\"()]') w"
-    " UNION ALL SELECT decode(w, 'escape') FROM regexp_split_to_table(encode({content}, 'escape'),"
-    " E'[\\n\\r\\t''\"()]|, |=') w UNION ALL SELECT {content}"
-)
-"""Pieces of a text that may be a value: between quotes, brackets and the like; and all of it."""
+STRAYS = 100
+"""Files that belong to nobody are searched up to so many."""
 
 
 def _array(hashes: Iterable[bytes]) -> str:
     """An array of bytea as PostgreSQL reads it; written once, since it goes with every question."""
     return "{" + ",".join(f'"\\\\x{h.hex()}"' for h in hashes) + "}"
+
+
+class _Met(NamedTuple):
+    """Hashes that were met in a place; ``pieces`` are those of them that are parts of longer texts there only."""
+
+    seen: Seen
+    dbname: str
+    place: str
+    kind: str
+    hashes: set[bytes]
+    pieces: frozenset[bytes] = frozenset()
 
 
 class Search:
@@ -46,7 +54,7 @@ class Search:
         self._world, self._reader, self._salt, self._samples = world, reader, salt, samples
         self._deadline = deadline
         self.told: list[Looked | NotLooked] = []
-        self._met: list[tuple[Seen, str, str, str, set[bytes]]] = []
+        self._met: list[_Met] = []
         self._own: dict[str, set[bytes]] = defaultdict(set)
         """by region: what its own rows hold as well, and so proves nothing there"""
 
@@ -60,6 +68,8 @@ class Search:
                 async with self._reader.session(seen.node, dbname) as session:
                     await self._tables(session, seen, dbname, facts["columns"], _array(kept))
                     await self._large_objects(session, seen, dbname, _array(kept))
+                    await self._texts(session, seen, dbname, "definitions", "definition", _array(kept))
+                    await self._texts(session, seen, dbname, "kept_statistics", "statistics", _array(kept))
             except psycopg.Error as error:
                 self._missed(f"values in database {dbname}", seen, said(error))
         every = _array(h for s in self._samples for h in s.lengths)
@@ -67,6 +77,12 @@ class Search:
             try:
                 async with self._reader.session(seen.node) as session:
                     await self._logs(session, seen, every)
+                    strays = [
+                        r
+                        for f in (seen.facts["stray_files"], *(d["orphans"] for d in seen.databases.values()))
+                        for r in f
+                    ]
+                    await self._files(session, seen, [r["path"] for r in strays][:STRAYS], "stray_file", every)
             except psycopg.Error as error:
                 self._missed("log files", seen, said(error))
 
@@ -104,12 +120,13 @@ class Search:
             if rows[0]["bytes"] > WHOLE_BYTES:
                 share = WHOLE_BYTES / rows[0]["bytes"]
                 self._missed(what, seen, f"it is large: {share:.1%} of it was read")
-            for column, hashes in met.items():
+            for column, (whole, pieces) in met.items():
                 if self._is_home(seen, dbname, name):
-                    self._own[seen.region] |= hashes
+                    self._own[seen.region] |= whole | pieces
                 else:
                     kind = self._kind(name, rows[0]["kind"], dbname)
-                    self._met.append((seen, dbname, f"{name}.{column}", kind, hashes))
+                    only = frozenset(pieces - whole)
+                    self._met.append(_Met(seen, dbname, f"{name}.{column}", kind, whole | pieces, only))
         self.told.append(
             Looked(
                 "tables and materialized views searched for pinned values",
@@ -133,27 +150,37 @@ class Search:
             return "access_log"
         return "reference_copy" if table is not None and table.kind.value == "reference" else "table_copy"
 
-    async def _table(self, session: Session, rows: list[Row], name: Name, kept: str) -> dict[str, set[bytes]]:
+    async def _table(
+        self, session: Session, rows: list[Row], name: Name, kept: str
+    ) -> dict[str, tuple[set[bytes], set[bytes]]]:
+        """By column, what was met as whole values and what as pieces of longer texts."""
+        forms = [(r, r["form"]) for r in rows] + [(r, "parts") for r in rows if r["form"] == "text"]
         every = [
-            sql.SQL("SELECT {name} AS c, x FROM ({values}) v WHERE octet_length(x) >= {least}").format(
+            sql.SQL(
+                "SELECT {name} AS c, {whole} AS whole, x FROM ({values}) v WHERE octet_length(x) >= {least}"
+            ).format(
                 name=sql.SQL(escaped(quote_literal(r["column"]))),
-                values=values(r["form"], r["send"], identifier(r["column"])),
+                whole=sql.Literal(form != "parts"),
+                values=values(form, r["send"], identifier(r["column"])),
                 least=sql.Literal(LEAST_BYTES),
             )
-            for r in rows
+            for r, form in forms
         ]
         share = WHOLE_BYTES / max(1, rows[0]["bytes"])
         query = sql.SQL(
-            "SELECT c, array_agg(DISTINCT h) AS hashes FROM (SELECT c, {hash} AS h FROM {table} t{sampled}"
-            " CROSS JOIN LATERAL ({every}) u) met WHERE h = ANY (%(kept)s::bytea[]) GROUP BY 1"
+            "SELECT c, whole, array_agg(DISTINCT h) AS hashes FROM (SELECT u.c, u.whole, {hash} AS h FROM {table} t"
+            "{sampled} CROSS JOIN LATERAL ({every}) u) met WHERE h = ANY (%(kept)s::bytea[]) GROUP BY 1, 2"
         ).format(
-            hash=hashed(),
+            hash=hashed("u.x"),
             table=identifier(name),
             sampled=sampled(1_000_000, round(1_000_000 * min(1.0, share))),
             every=sql.SQL(" UNION ALL ").join(every),
         )
         cursor = await session.execute(query, {"salt": self._salt, "kept": kept})
-        return {r["c"]: {bytes(h) for h in r["hashes"]} for r in await cursor.fetchall()}
+        met: dict[str, tuple[set[bytes], set[bytes]]] = defaultdict(lambda: (set(), set()))
+        for r in await cursor.fetchall():
+            met[r["c"]][not r["whole"]].update(map(bytes, r["hashes"]))
+        return met
 
     async def _large_objects(self, session: Session, seen: Seen, dbname: str, kept: str) -> None:
         what = f"large objects in database {dbname}"
@@ -162,7 +189,7 @@ class Search:
             "SELECT m.oid::text AS name, array_agg(DISTINCT h) FILTER (WHERE h = ANY (%(kept)s::bytea[])) AS hashes"
             " FROM pg_largeobject_metadata m CROSS JOIN LATERAL (SELECT {hash} AS h FROM ({tokens}) v"
             " WHERE octet_length(x) >= {least}) met GROUP BY 1"
-        ).format(hash=hashed(), tokens=_TOKENS.format(content=content), least=sql.Literal(LEAST_BYTES))
+        ).format(hash=hashed(), tokens=split(content), least=sql.Literal(LEAST_BYTES))
         try:
             if not await self._limit(session):
                 raise psycopg.errors.QueryCanceled
@@ -178,9 +205,41 @@ class Search:
         self.told.append(Looked("large objects", seen.name, seen.region, f"database {dbname}", len(found)))
         for row in found:
             if row["hashes"]:
-                self._met.append(
-                    (seen, dbname, f"large object {row['name']}", "large_object", set(map(bytes, row["hashes"])))
-                )
+                place = f"large object {row['name']}"
+                self._met.append(_Met(seen, dbname, place, "large_object", set(map(bytes, row["hashes"]))))
+
+    async def _texts(self, session: Session, seen: Seen, dbname: str, name: str, kind: str, kept: str) -> None:
+        """Texts that a script gives with their places: values in them, or the texts themselves if those are values."""
+        what = f"values in {name.replace('_', ' ')} of database {dbname}"
+        content = sql.SQL("convert_to(d.said, 'UTF8')")
+        query = sql.SQL(
+            "WITH d AS ({texts}) SELECT place, array_agg(DISTINCT h) FILTER (WHERE h = ANY (%(kept)s::bytea[]))"
+            " AS hashes FROM d CROSS JOIN LATERAL (SELECT {hash} AS h FROM ({tokens}) v WHERE"
+            " octet_length(x) >= {least} OFFSET 0) met WHERE octet_length(said) >= {least} GROUP BY 1"
+        ).format(
+            texts=sql.SQL(escaped(script(name))),
+            hash=hashed(),
+            tokens=split(content) if kind == "definition" else sql.SQL("SELECT {} AS x").format(content),
+            least=sql.Literal(LEAST_BYTES),
+        )
+        try:
+            if not await self._limit(session):
+                raise psycopg.errors.QueryCanceled
+            found = await (await session.execute(query, {"salt": self._salt, "kept": kept})).fetchall()
+        except psycopg.errors.QueryCanceled:
+            self._missed(what, seen, "the time for looking at values was up (--budget-s)")
+            return
+        except psycopg.Error as error:
+            if session.closed:
+                raise
+            self._missed(what, seen, said(error))
+            return
+        self.told.append(
+            Looked(what.partition(" of database")[0], seen.name, seen.region, f"database {dbname}", len(found))
+        )
+        for row in found:
+            if row["hashes"]:
+                self._met.append(_Met(seen, dbname, row["place"], kind, set(map(bytes, row["hashes"]))))
 
     async def _logs(self, session: Session, seen: Seen, every: str) -> None:
         paths = []
@@ -203,20 +262,24 @@ class Search:
             paths.append(str(log_of(seen.data_directory)))
         elif seen.setting("logging_collector") == "off":
             self._missed("the server's log", seen, "it goes to the server's standard error, wherever that leads")
-        count = 0
+        await self._files(session, seen, paths, "log_values", every)
+
+    async def _files(self, session: Session, seen: Seen, paths: Sequence[str], kind: str, every: str) -> None:
+        noun, count = "log file" if kind == "log_values" else "file", 0
         for path in paths:
             try:
-                if await self._log(session, seen, path, every):
+                if await self._file(session, seen, path, kind, f"{noun} {path}", every):
                     count += 1
                 else:
-                    self._missed(f"log file {path}", seen, "it is not there")
+                    self._missed(f"{noun} {path}", seen, "it is not there")
             except psycopg.Error as error:
                 if session.closed:
                     raise
-                self._missed(f"log file {path}", seen, said(error))
-        self.told.append(Looked("log files searched for pinned values", seen.name, seen.region, count=count))
+                self._missed(f"{noun} {path}", seen, said(error))
+        if paths or kind == "log_values":
+            self.told.append(Looked(f"{noun}s searched for pinned values", seen.name, seen.region, count=count))
 
-    async def _log(self, session: Session, seen: Seen, path: str, every: str) -> bool:
+    async def _file(self, session: Session, seen: Seen, path: str, kind: str, place: str, every: str) -> bool:
         if not await self._limit(session):
             raise psycopg.errors.QueryCanceled("the time for looking at values was up (--budget-s)")
         content = sql.SQL("f.content")
@@ -229,18 +292,18 @@ class Search:
         ).format(
             size=sql.Literal(FILE_BYTES),
             hash=hashed(),
-            tokens=_TOKENS.format(content=content),
+            tokens=split(content),
             least=sql.Literal(LEAST_BYTES),
         )
         cursor = await session.execute(query, {"salt": self._salt, "kept": every, "path": path})
         row = await cursor.fetchone()
         if row and row["hashes"]:
-            self._met.append((seen, "", f"log file {path}", "log_values", set(map(bytes, row["hashes"]))))
+            self._met.append(_Met(seen, "", place, kind, set(map(bytes, row["hashes"]))))
         return bool(row and row["files"])
 
     def matches(self) -> Iterator[Match]:
         """What was met where it may not be; values that a region's own rows hold too are left out there."""
-        for seen, dbname, place, kind, hashes in self._met:
+        for seen, dbname, place, kind, hashes, pieces in self._met:
             logged = kind == "log_values"
             left = hashes if logged else hashes - self._own[seen.region]
             samples = [s for s in self._samples if logged or not s.pinned.allows(seen.node.label)]
@@ -248,9 +311,10 @@ class Search:
             for s in sorted(samples, key=lambda s: len(s.lengths.keys() & left), reverse=True):
                 found = s.lengths.keys() & left
                 left = left - found
-                if found:
+                proof = s.is_proof(found - pieces) or s.is_proof_in_pieces(found & pieces)
+                if proof or found - pieces:  # a phrase or two of a longer text is chance
                     at = (seen.name, seen.region, dbname, place, kind)
-                    yield Match(s.pinned, s.column, *at, len(found), s.is_proof(found), len(s.lengths))
+                    yield Match(s.pinned, s.column, *at, len(found), proof, len(s.lengths))
 
     def shared(self) -> Iterator[Looked]:
         """How many values of the samples prove nothing in a region."""

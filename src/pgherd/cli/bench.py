@@ -71,7 +71,7 @@ async def _prepare(
         table = herd.table(name)
         column = vector_column(table.definition, options["column"]).name
         if asked is None:
-            made = await benching.questions_for(herd, table, column)
+            made = await benching.questions_for(herd, table, column, options["where"])
         else:
             made = await table.vectors_of(asked, column)
         return made, await benching.recall_for(table, made, k, options)

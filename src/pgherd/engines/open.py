@@ -65,7 +65,9 @@ async def open_dsn(dsn: str) -> ServersEngine:
     try:
         parameters = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
-        raise BadInput(f"not a libpq connection string: {error}", hint="postgresql://user@host:port/dbname") from error
+        # What libpq says of it quotes parts of it, which may be a password.
+        hint = "postgresql://user@host:port/dbname; in it, percent-encode what is special"
+        raise BadInput("the DSN is not a libpq connection string", hint=hint) from error
     hosts = parameters.get("hostaddr") or parameters.get("host") or os.environ.get("PGHOST", "")
     for host in str(hosts).split(","):
         herdfile.refuse_plain(host, _text(parameters.get("sslmode")), "the server of the DSN")

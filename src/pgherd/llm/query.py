@@ -18,7 +18,7 @@ from pglast import parse_sql
 from pglast.parser import ParseError
 from pglast.stream import RawStream
 from psycopg import AsyncConnection
-from psycopg.errors import QueryCanceled
+from psycopg.errors import OutOfMemory, QueryCanceled
 
 from ..engines.base import Connection
 from ..engines.failures import talking_to
@@ -26,24 +26,29 @@ from ..errors import QueryRefused
 from ..model.names import Name, quote_ident
 from ..model.schema import Table
 from .fence import Checked
+from .memory import limit_memory
 
 ROW = "pgherd_row"
 _SETTINGS = """
     SELECT set_config('statement_timeout', %(ms)s, true), set_config('lock_timeout', '2s', true),
         set_config('search_path', 'pg_catalog, public, pg_temp', true), set_config('work_mem', '16MB', true),
-        set_config('max_parallel_workers_per_gather', '0', true), pg_export_snapshot()
+        set_config('max_parallel_workers_per_gather', '0', true), pg_export_snapshot(), pg_backend_pid()
 """
 """A transaction that has exported its snapshot can't be prepared, and so can't outlive its connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an answer may cost: seconds, rows, bytes in all, and bytes of a single row."""
+    """What an answer may cost: seconds, rows, bytes in all, bytes of a single row, and the server's private memory.
+
+    ``memory_bytes`` counts where the server is on this machine (memory.py).
+    """
 
     seconds: float = 10.0
     rows: int = 500
     bytes: int = 256 * 1024
     row_bytes: int = 64 * 1024
+    memory_bytes: int = 1 << 30
 
 
 @dataclass(slots=True)
@@ -102,7 +107,11 @@ async def run(conninfo: dict[str, Any], group: str, statement: str, limits: Limi
             if size > limits.bytes:
                 answer.truncated = f"the rows hold more than {limits.bytes} bytes"
                 break
-            answer.rows.append(json.loads(text, object_pairs_hook=_pairs))
+            try:
+                answer.rows.append(json.loads(text, object_pairs_hook=_pairs))
+            except RecursionError:
+                hint = "select parts of it (column -> 'key')"
+                raise QueryRefused(f"row {len(answer.rows) + 1} is nested too deeply", hint=hint) from None
     return answer
 
 
@@ -121,7 +130,9 @@ async def reading(conninfo: dict[str, Any], group: str, limits: Limits) -> Async
             try:
                 async with asyncio.timeout(limits.seconds + 2):
                     await connection.execute("BEGIN READ ONLY")
-                    await connection.execute(_SETTINGS, {"ms": str(int(limits.seconds * 1000))})
+                    set_up = await connection.execute(_SETTINGS, {"ms": str(int(limits.seconds * 1000))})
+                    if row := await set_up.fetchone():
+                        await limit_memory(connection, row[-1], limits.memory_bytes)
                     yield connection
             finally:
                 await connection.close()
@@ -130,6 +141,9 @@ async def reading(conninfo: dict[str, Any], group: str, limits: Limits) -> Async
     except Exception as error:
         if isinstance(error.__cause__, QueryCanceled):
             raise _too_long(limits) from error
+        if isinstance(error.__cause__, OutOfMemory):
+            hint = "ask for less: shorter values, or fewer at once"
+            raise QueryRefused("the query took more memory than it may", hint=hint) from error
         raise
 
 

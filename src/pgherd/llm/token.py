@@ -44,7 +44,8 @@ def _bits(token: str) -> float:
 def _is_repeated(token: str) -> bool:
     """Whether it is a short text again and again, or a row of neighbours (abcdef…)."""
     steps = Counter(ord(b) - ord(a) for a, b in pairwise(token))
-    return token in (token + token)[1:-1] or steps.most_common(1)[0][1] > len(token) // 2
+    pieces = {token[i : i + 4] for i in range(len(token) - 3)}
+    return len(pieces) < len(token) * 3 // 4 or steps.most_common(1)[0][1] > len(token) // 2
 
 
 def is_token(shown: str, token: str) -> bool:

@@ -97,7 +97,9 @@ def next_page(request: Request, hits: Sequence[Hit]) -> Page | None:
         return None
     last = hits[-1].distance
     names = [name for name, _ in request.form.shape.key]
-    keys = tuple(h.key or tuple(h.row[n] for n in names) for h in hits if h.distance == last)
+    ties = [h for h in hits if h.distance == last]
+    keys = tuple(h.key or tuple(h.row[n] for n in names) for h in ties)
+    places = tuple((h.shard, h.group) for h in ties)
     if request.after is not None and request.after.distance == last:
-        keys = (*request.after.keys, *keys)
-    return Page(last, keys)
+        keys, places = (*request.after.keys, *keys), (*request.after.places, *places)
+    return Page(last, keys, places if len(places) == len(keys) else ())

@@ -12,6 +12,7 @@ import numpy as np
 from ..engines.wire import encode
 from ..errors import BadInput, DimensionMismatch
 from ..model.schema import Column, Index, Table, VectorType
+from ..model.topology import Shard
 from ..model.vectors import Metric, check_metric, default_metric, served_by
 from ..routing.route import Router
 from ..rows.trail import Line
@@ -30,10 +31,14 @@ DEFAULT_RECALL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Where a page of hits ended: its last distance and the keys of all hits at exactly that distance."""
+    """Where a page of hits ended: its last distance and the keys of all hits at exactly that distance.
+
+    ``places``: the shard and group of each, which alone are told of it; of keys without one, all are.
+    """
 
     distance: float
     keys: tuple[tuple[Any, ...], ...]
+    places: tuple[tuple[str, str], ...] = ()
 
 
 class Form(NamedTuple):
@@ -267,8 +272,22 @@ def parameters_of(request: Request) -> dict[str, Any]:
         values["pgherd_words"] = request.words.text
     if request.line is not None and request.line.question is not None:
         values["pgherd_question"] = request.line.question
-    if request.after is not None:
-        values["pgherd_after"] = request.after.distance
-        for i, seen in enumerate(zip(*request.after.keys, strict=True)):
-            values[f"pgherd_seen_{i}"] = list(seen)
     return values
+
+
+def seen_of(request: Request, home: str, shards: Sequence[Shard]) -> dict[str, Any]:
+    """More parameters, for one group: where the page before ended, and the keys of its hits from there.
+
+    Keys are values of rows: no other group is sent them, which may be in another region. A shard that has been split
+    since is known by its group.
+    """
+    page = request.after
+    if page is None:
+        return {}
+    here, known = {s.name for s in shards}, {s.name for h in request.form.homes for s in h.shards}
+    keys = page.keys
+    if page.places:
+        told = zip(page.keys, page.places, strict=True)
+        keys = tuple(key for key, (shard, group) in told if shard in here or (shard not in known and group == home))
+    columns = [list(c) for c in zip(*keys, strict=True)] or [[] for _ in request.form.shape.key]
+    return {"pgherd_after": page.distance, **{f"pgherd_seen_{i}": column for i, column in enumerate(columns)}}

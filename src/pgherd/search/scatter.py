@@ -21,7 +21,7 @@ from .hits import GroupTiming, Hit, Hits, Row, merge, next_page
 from .hybrid import NEAR, fuse, hits_of, hybrid_statement_of
 from .loans import Loans
 from .narrowing import Matching, estimate_statement, estimated_rows, under_condition
-from .request import Request, parameters_of
+from .request import Request, parameters_of, seen_of
 from .statement import Statement, noted_statement, own_type, statement_of
 
 _UNKNOWN = Effort(0)
@@ -121,7 +121,8 @@ async def _ask(loans: Loans, request: Request, parts: Sequence[_Part], *, partia
     def ask(part: _Part) -> Question:
         assert part.connection is not None
         statement = _statement(request, part.relations, part.effort)
-        return Question(part.connection, statement.text, values, binary=statement.binary)
+        seen = seen_of(request, part.home, part.shards)
+        return Question(part.connection, statement.text, {**values, **seen}, binary=statement.binary)
 
     await answers(loans, asked, request.reads, _set_effort, ask)
     for part in asked:

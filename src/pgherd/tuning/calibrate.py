@@ -19,7 +19,7 @@ from .curve import Curve, Point, Reach
 from .indexes import IndexFacts
 from .recall import asked_at, efforts_of, reaches_of, recalls_of
 from .store import Calibration, write_calibration
-from .tasks import Count, Progress, Task, ask, at_homes, find_truth, tasks_of, tunable
+from .tasks import Count, Progress, Task, ask, at_homes, find_truth, pinned_alike, tasks_of, tunable
 
 MIN_SAMPLE = 10
 SAMPLE = 100
@@ -39,9 +39,10 @@ async def tune(
 ) -> tuple[Calibration, ...]:
     """Measure every hnsw and ivfflat index of ``table`` (or of one column) and keep what was found in the herd.
 
-    ``questions`` are vectors of the columns' type, ``sample`` of them made of rows if left out. Groups are measured at
-    the same time, the shards of one group one after the other. Empty shards are left out. ``centroids`` are a
-    table's that is shared out by cells: then it is measured, too, how few of its shards are enough.
+    ``questions`` are vectors of the columns' type, ``sample`` of them made of rows if left out; what is made of pinned
+    rows is asked of shards that are pinned alike only. Groups are measured at the same time, the shards of one group
+    one after the other. Empty shards are left out. ``centroids`` are a table's that is shared out by cells: then it is
+    measured, too, how few of its shards are enough.
     Raises BadInput, GroupUnavailable, ServerRefused.
     """
     if questions is not None:
@@ -53,7 +54,8 @@ async def tune(
         what = f"column {column!r} of {table.name}" if column else f"table {table.name}"
         raise BadInput(f"{what} has no hnsw or ivfflat index", hint=f"pgherd index create {table.name} COLUMN")
     shards = engine.topology.shards(table)
-    tasks = [await tasks_of(engine, shards, subject, sample, questions) for subject in subjects]
+    together = [shards] if questions is not None else pinned_alike(engine.topology, shards)
+    tasks = [await tasks_of(engine, part, subject, sample, questions) for subject in subjects for part in together]
     every = [t for of_subject in tasks for t in of_subject]
     count = Count(
         progress, sum(len(t.questions) * (1 + sum(len(efforts_of(f)) for f in t.facts.values())) for t in every)
@@ -62,7 +64,7 @@ async def tune(
     await at_homes(engine, every, lambda connection, task: _measure(connection, task, count))
     found = []
     for of_subject in tasks:
-        reaches = reaches_of(table, of_subject, centroids) if centroids else {}
+        reaches = reaches_of(table, of_subject, centroids) if centroids and of_subject else {}
         for task in of_subject:
             for stored in task.facts:
                 one = _calibration(task, stored, of_subject, reaches.get(stored, ()), given=questions is not None)

@@ -15,7 +15,7 @@ from ..engines.asking import Question, wait_for_async
 from ..engines.base import Connection, Engine
 from ..engines.failures import translate
 from ..model.schema import Column, Index, Table, VectorType
-from ..model.topology import Shard
+from ..model.topology import Shard, Topology
 from ..model.vectors import Metric, served_by
 from ..search.effort import Via, usual_effort
 from ..search.request import bindable
@@ -116,6 +116,17 @@ async def at_homes(
     for result in await asyncio.gather(*map(of_home, homes), return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
+
+
+def pinned_alike(topology: Topology, shards: Sequence[Shard]) -> list[list[Shard]]:
+    """Shards whose rows may be in the same regions, together: what is made of rows of some may be asked of the others.
+
+    A question that is made of rows is nearly one of them: it must not leave their regions either.
+    """
+    found: dict[frozenset[str], list[Shard]] = {}
+    for shard in shards:
+        found.setdefault(topology.schema.regions_at(shard.tablespace), []).append(shard)
+    return list(found.values())
 
 
 async def tasks_of(

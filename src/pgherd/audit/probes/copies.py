@@ -10,7 +10,11 @@ from ..finding import Finding, Outcome, Severity, outcome
 from ..pinned import Pinned
 from ..world import Match, Seen, World, regions_of, tables_of
 
+_OF_COLUMNS = ("table_copy", "materialized_view", "reference_copy", "access_log")
 _HINTS = {
+    "definition": "make it again without the values",
+    "statistics": "ANALYZE it anew, or drop it",
+    "stray_file": "see who wrote it, and remove it",
     "log_values": "remove the file, and see what settings printed it (log_settings)",
     "access_log": "serve without --log-questions, and delete the lines",
     "large_object": "lo_unlink it",
@@ -36,7 +40,7 @@ def _all(world: World) -> Iterator[Finding]:
 
 
 def _place(m: Match) -> tuple[str, str, str, str]:
-    relation = m.place.rpartition(".")[0] if m.kind not in ("log_values", "large_object") else m.place
+    relation = m.place.rpartition(".")[0] if m.kind in _OF_COLUMNS else m.place
     return m.node, m.database, relation, m.kind
 
 
@@ -58,7 +62,7 @@ def _finding(
     if derived:
         told.append(f"rows of {tables_of(derived)}, which it is made of")
     where = f"{relation} in database {dbname}" if dbname else relation
-    allowed = f"; they may be in {regions_of(outside)} only" if outside else "; the log lies outside of the tables"
+    allowed = f"; they may be in {regions_of(outside)} only" if outside else "; it lies outside of the tables"
     source = world.home_node((outside or shards)[0])
     return Finding(
         kind, severity, tables_of(outside or shards), seen.name, seen.region,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..finding import Finding, Outcome, Severity, outcome
+from ..finding import Finding, NotLooked, Outcome, Severity, outcome
 from ..world import Seen, World, tables_of
 
 
@@ -13,9 +13,15 @@ def probe(world: World) -> Outcome:
     return outcome(_all(world))
 
 
-def _all(world: World) -> Iterator[Finding]:
+def _all(world: World) -> Iterator[Finding | NotLooked]:
     if not world.pinned:
         return
+    yield NotLooked(
+        "rows that were deleted and not yet vacuumed, dropped columns, and WAL",
+        None,
+        None,
+        "no SQL shows what is left of them in files",
+    )
     for seen in world.up():
         temporary = seen.setting("temp_tablespaces")
         for row in seen.facts["directories"]:
@@ -44,6 +50,25 @@ def _all(world: World) -> Iterator[Finding]:
                 world, seen, "directory",
                 f"{row['link']} in the data directory is a link to {row['target']}, outside of it",
                 "move the files back into the data directory", row["target"],
+            )  # fmt: skip
+        read = {m.place.removeprefix("file ") for m in world.matches if m.node == seen.name and m.kind == "stray_file"}
+        orphans = (r for facts in seen.databases.values() for r in facts["orphans"])
+        strays = sorted({r["top"] for r in (*seen.facts["stray_files"], *orphans) if r["path"] not in read})
+        if strays:
+            named = ", ".join(strays[:5]) + (" …" if len(strays) > 5 else "")
+            yield _finding(
+                world, seen, "stray_file",
+                f"{len(strays)} files or directories in the data directory belong to no table and are not PostgreSQL's:"
+                f" {named}. A COPY, a dump or a crash may have left rows there",
+                "see what they are, and remove them", seen.name,
+            )  # fmt: skip
+        log = seen.setting("log_directory") or ""
+        data = seen.setting("data_directory") or ""
+        if seen.setting("logging_collector") == "on" and log.startswith("/") and not log.startswith(f"{data}/"):
+            yield _finding(
+                world, seen, "directory",
+                f"log_directory = {log}, outside of the data directory: which machine and region it is on can't be seen"
+                " from here", "keep the log in the data directory", log,
             )  # fmt: skip
         left = [r for r in seen.facts["temporary"] if not r["in_use"]]
         if left:

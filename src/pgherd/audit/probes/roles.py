@@ -30,6 +30,8 @@ def _all(world: World) -> Iterator[Finding | Looked]:
     if not world.pinned:
         return
     own = own_bodies(world.topology)
+    for seen in world.up():
+        yield from _login_rules(world, seen)
     for seen in world.primaries():
         yield from _powers(world, seen)
         yield from _logins(seen)
@@ -69,12 +71,12 @@ def _near(world: World, seen: Seen) -> tuple[Pinned, ...]:
 
 
 def _powers(world: World, seen: Seen) -> Iterator[Finding | Looked]:
-    links = 0
+    links, owners = 0, {r["owner"] for r in world.herd(seen)["functions"] if r["schema"] == "pgherd"}
     for role in seen.facts["roles"]:
         if _is_link(seen, role["name"]):
             links += 1
             continue
-        powers = [*role["member_of"], *(["REPLICATION"] if role["replication"] else [])]
+        powers = [*role["member_of"], *role["attributes"]] if role["name"] not in owners else []
         if role["login"] and powers:
             yield _finding(
                 seen, "role_powers", _near(world, seen),
@@ -83,6 +85,17 @@ def _powers(world: World, seen: Seen) -> Iterator[Finding | Looked]:
                 "take it away from the role", None,
             )  # fmt: skip
     yield Looked("roles of links between servers", seen.name, seen.region, count=links)
+
+
+def _login_rules(world: World, seen: Seen) -> Iterator[Finding]:
+    """Lines of pg_hba.conf that ask nobody for a password."""
+    for rule in (r for r in seen.facts["login_rules"] if r["method"] == "trust"):
+        yield _finding(
+            seen, "login_rule", _near(world, seen),
+            f"{rule['file']}, line {rule['line']}, lets {', '.join(rule['roles'])} in without a password"
+            f" ({rule['type']} {rule['address'] or 'on this machine'})",
+            "take the line out, or ask for scram-sha-256 or a certificate", None,
+        )  # fmt: skip
 
 
 def _grants(world: World, seen: Seen) -> Iterator[Finding | Looked]:
@@ -143,7 +156,13 @@ def _functions(world: World, seen: Seen, own: frozenset[str]) -> Iterator[Findin
             known += 1
             continue
         shards = tuple(p for p in _near(world, seen) if _mentions(row, p))
-        if row["public"] and row["superuser"] and shards:
+        if row["sends"] and _near(world, seen):
+            yield _finding(
+                seen, "sending_function", _near(world, seen),
+                f"{row['signature']} sends statements to other servers, or writes files or programs of this one: it may"
+                " take rows along", "drop it, or see what it sends and who calls it", None,
+            )  # fmt: skip
+        if row["definer"] and row["public"] and row["superuser"] and shards:
             yield _finding(
                 seen, "definer_function", shards,
                 f"PUBLIC may run {row['signature']} as superuser {row['owner']}: it reads pinned rows",

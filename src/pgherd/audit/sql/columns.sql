@@ -6,6 +6,7 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::
         WHEN t.typname = 'bytea' THEN 'bytes'
         WHEN t.typname IN ('json', 'jsonb') THEN 'json'
         WHEN t.typcategory = 'A' AND e.typcategory = 'S' THEN 'texts'
+        WHEN t.typname IN ('hstore', '_hstore') OR t.typtype = 'c' OR e.typtype = 'c' THEN 'said'
         ELSE 'text' END AS form
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -17,5 +18,5 @@ LEFT JOIN pg_proc s ON s.oid = t.typsend
 LEFT JOIN pg_namespace sn ON sn.oid = s.pronamespace
 WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
     AND (t.typcategory = 'S' OR t.typname IN ('vector', 'halfvec', 'sparsevec', 'bytea', 'json', 'jsonb', 'uuid', 'xml')
-        OR (t.typcategory = 'A' AND e.typcategory = 'S'))
+        OR t.typname IN ('hstore', '_hstore') OR t.typtype = 'c' OR (t.typcategory = 'A' AND (e.typcategory = 'S' OR e.typtype = 'c')))
 ORDER BY c.oid, a.attnum

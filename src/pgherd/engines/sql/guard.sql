@@ -60,12 +60,25 @@ CREATE OR REPLACE FUNCTION pgherd.guard_start() RETURNS event_trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     leak record;
+    said text := current_query();
 BEGIN
     IF pgherd.in_plan() THEN
         RETURN;
     END IF;
+    -- What commits on its way can't be undone at its end; it never runs inside of a function, so this is its text.
+    IF tg_tag = 'ALTER TABLE' AND NOT (said ~* '\mdetach\M' AND said ~* '\mconcurrently\M')
+        OR tg_tag = 'CREATE INDEX' AND NOT (said ~* '\mconcurrently\M'
+            AND (said ~* '\mtablespace\M' OR current_setting('default_tablespace') <> ''))
+        OR tg_tag = 'REINDEX' AND said !~* '\mtablespace\M'
+    THEN
+        RETURN;
+    END IF;
     SELECT * INTO leak FROM pgherd.pinned() ORDER BY relation LIMIT 1;
-    IF FOUND THEN
+    IF FOUND AND tg_tag IN ('ALTER TABLE', 'CREATE INDEX', 'REINDEX') THEN
+        PERFORM pgherd.refuse_leak(format('%s is refused in a herd with pinned tables', CASE tg_tag
+                WHEN 'ALTER TABLE' THEN 'DETACH PARTITION CONCURRENTLY' ELSE tg_tag || ' CONCURRENTLY or in a tablespace' END),
+            leak.table_name, leak.regions, 'Leave the word out: without it the statement is judged by what it does.');
+    ELSIF FOUND THEN
         PERFORM pgherd.refuse_leak(tg_tag || ' is refused in a herd with pinned tables', leak.table_name, leak.regions,
             'Make it in another database, which has none of the herd''s tables; pgherd moves, joins and links by itself.');
     END IF;
@@ -135,6 +148,16 @@ BEGIN
                 array_to_string(here.regions, ', ')), leak.relation, leak.regions,
                 'Make it on a server of that region, or leave those rows out with a condition on the partition key.');
         END IF;
+        SELECT p.*, m.oid::regclass AS made INTO leak
+        FROM pg_event_trigger_ddl_commands() c JOIN pg_class m ON m.oid = c.objid AND c.classid = 'pg_class'::regclass
+        JOIN pg_locks l ON l.pid = pg_backend_pid() AND l.locktype = 'relation'
+        JOIN pgherd.pinned() p ON to_regclass(p.relation) = l.relation
+        WHERE m.reltablespace <> 0 ORDER BY p.relation LIMIT 1;
+        IF FOUND THEN
+            PERFORM pgherd.refuse_leak(format('%s puts what this transaction has read into %s, in a tablespace that nobody can'
+                ' tell the region of', tg_tag, leak.made), leak.relation, leak.regions,
+                'Make it where the server keeps its own data.');
+        END IF;
     ELSE
         SELECT p.*, i.indexrelid::regclass AS index INTO leak FROM pgherd.pinned() p
         LEFT JOIN pg_index i ON i.indrelid = to_regclass(p.relation)
@@ -179,17 +202,20 @@ $$;
 
 
 DO $$
+DECLARE  -- PostgreSQL 16 knows no event triggers for REINDEX
+    reindex text := CASE WHEN current_setting('server_version_num')::int >= 170000 THEN $tag$, 'REINDEX'$tag$ ELSE '' END;
 BEGIN
     IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         DROP EVENT TRIGGER IF EXISTS pgherd_guard_start;
-        CREATE EVENT TRIGGER pgherd_guard_start ON ddl_command_start WHEN TAG IN ('CREATE SUBSCRIPTION', 'ALTER SUBSCRIPTION',
-            'CREATE SERVER', 'ALTER SERVER', 'IMPORT FOREIGN SCHEMA', 'CREATE USER MAPPING', 'ALTER USER MAPPING',
-            'CREATE FOREIGN DATA WRAPPER', 'ALTER FOREIGN DATA WRAPPER') EXECUTE FUNCTION pgherd.guard_start();
+        EXECUTE $make$CREATE EVENT TRIGGER pgherd_guard_start ON ddl_command_start WHEN TAG IN ('CREATE SUBSCRIPTION',
+            'ALTER SUBSCRIPTION', 'CREATE SERVER', 'ALTER SERVER', 'IMPORT FOREIGN SCHEMA', 'CREATE USER MAPPING',
+            'ALTER USER MAPPING', 'CREATE FOREIGN DATA WRAPPER', 'ALTER FOREIGN DATA WRAPPER', 'ALTER TABLE', 'CREATE INDEX'
+            $make$ || reindex || ') EXECUTE FUNCTION pgherd.guard_start()';
         DROP EVENT TRIGGER IF EXISTS pgherd_guard_end;
-        CREATE EVENT TRIGGER pgherd_guard_end ON ddl_command_end WHEN TAG IN ('CREATE PUBLICATION', 'ALTER PUBLICATION',
-            'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'ALTER TABLE', 'CREATE TABLE AS', 'SELECT INTO',
-            'CREATE MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW', 'CREATE INDEX', 'ALTER INDEX')
-            EXECUTE FUNCTION pgherd.guard_end();
+        EXECUTE $make$CREATE EVENT TRIGGER pgherd_guard_end ON ddl_command_end WHEN TAG IN ('CREATE PUBLICATION',
+            'ALTER PUBLICATION', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'ALTER TABLE', 'CREATE TABLE AS',
+            'SELECT INTO', 'CREATE MATERIALIZED VIEW', 'REFRESH MATERIALIZED VIEW', 'CREATE INDEX', 'ALTER INDEX'
+            $make$ || reindex || ') EXECUTE FUNCTION pgherd.guard_end()';
         ALTER EVENT TRIGGER pgherd_guard_start ENABLE ALWAYS;
         ALTER EVENT TRIGGER pgherd_guard_end ENABLE ALWAYS;
     END IF;

@@ -33,7 +33,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN EXISTS (
         WITH RECURSIVE rule(oid, said) AS NOT MATERIALIZED (
-            SELECT polrelid, concat(polqual, polwithcheck) FROM pg_policy WHERE polname NOT IN ('pgherd_links', 'pgherd_any')
+            SELECT polrelid, concat(polqual, polwithcheck) FROM pg_policy WHERE polname NOT IN ('pgherd_links', 'pgherd_any', 'pgherd_asker')
             UNION ALL
             SELECT ev_class, ev_action::text FROM pg_rewrite
         ), seen(said) AS (
@@ -75,6 +75,28 @@ BEGIN
             MESSAGE = format('row-level security of %s: its policies ask for settings of the session, which links do not carry',
                 relation),
             HINT = elsewhere;
+    END IF;
+    RETURN true;
+END $$;
+
+-- Whether a role's links log in as those of superusers do.
+CREATE OR REPLACE FUNCTION pgherd.links_unheld(role name) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT role <> pgherd.link_role() AND EXISTS (
+            SELECT FROM pg_user_mappings WHERE srvname LIKE 'pgherd\_%' AND usename = role
+                AND 'user=' || pgherd.link_role() = ANY (umoptions))
+        AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'pgherd' AND pg_get_userbyid(nspowner) = role)
+$$;
+
+-- Policy pgherd_asker of tables with policies, where they are asked: whom policies hold back must not have the links of a
+-- superuser, which it was until somebody changed that by hand. IMMUTABLE as admit_link is.
+CREATE OR REPLACE FUNCTION pgherd.admit_asker() RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pgherd.links_unheld(current_user) THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = format('row-level security: the links of %s are still those of the superuser that it was', current_user),
+            HINT = 'The next change of the herd by pgherd gives it its own; pgherd''s client asks each home itself.';
     END IF;
     RETURN true;
 END $$;
@@ -165,6 +187,12 @@ BEGIN
         EXECUTE format('CREATE POLICY pgherd_links ON %s AS RESTRICTIVE USING (pgherd.admit_link(%L::regclass))', shard, shard);
         -- Without a policy that admits anything PostgreSQL would find no rows, and not ask the other one.
         EXECUTE format('CREATE POLICY pgherd_any ON %s TO %I USING (session_user = %2$L)', shard, pgherd.any_role());
+    END LOOP;
+    FOR shard IN
+        SELECT oid FROM pg_class c WHERE relkind = 'p' AND relrowsecurity
+            AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'pgherd_asker')
+    LOOP
+        EXECUTE format('CREATE POLICY pgherd_asker ON %s AS RESTRICTIVE USING (pgherd.admit_asker())', shard);
     END LOOP;
     FOR its_login IN  -- of roles that are gone, or have no rights any more
         SELECT rolname FROM pg_roles

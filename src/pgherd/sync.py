@@ -18,7 +18,7 @@ from .engines.base import OnStep
 from .engines.conduct import Conduct
 from .engines.immediate import Immediate, run
 from .engines.reading import reading_of
-from .errors import BadInput, ServerRefused
+from .errors import BadInput, GroupUnavailable, ServerRefused, StaleTopology
 from .model.schema import Schema, Table
 from .model.topology import Topology
 from .patience import PATIENCE_S, patiently_now
@@ -240,7 +240,7 @@ class HerdTable:
             known = self._inner.herd.topology.generation
             try:
                 return ask()
-            except ServerRefused:
-                if not self._loop.run(self._inner.herd.has_changed_since(known)):
+            except (StaleTopology, ServerRefused, GroupUnavailable) as error:
+                if not self._loop.run(self._inner.herd._has_changed(known, error)):
                     raise
         return ask()

@@ -46,13 +46,13 @@ class Whereabouts:
 
     def __init__(self, base: dict[str, Any], groups: tuple[Group, ...]) -> None:
         self._base = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "pgherd", **_ALIVE, **base}
-        self._groups = {g.name: g for g in groups}
+        self._groups: dict[str, Group] = {g.name: g for g in groups}
         self._last: dict[str, Node] = {}
 
     @property
     def groups(self) -> dict[str, Group]:
         """The groups by name."""
-        return dict(self._groups)  # type: ignore[arg-type]
+        return dict(self._groups)
 
     def set_groups(self, groups: tuple[Group, ...]) -> None:
         """Follow a changed topology."""
@@ -85,14 +85,24 @@ class Whereabouts:
 
     def _candidates(self, group: str) -> list[Node]:
         """The group's nodes, the likeliest primary first."""
-        known = self._groups[group]  # type: ignore[index]
+        known = self._group(group)
         first = self._last.get(group)
         if first not in known.nodes or first is None:
             first = known.primary
         return [first, *(n for n in known.nodes if n != first)]
 
     def _node(self, group: str, name: str) -> Node:
-        return next(n for n in self._groups[group].nodes if n.name == name)  # type: ignore[index]
+        found = next((n for n in self._group(group).nodes if n.name == name), None)
+        if found is None:
+            raise psycopg.OperationalError(f"node {name} has left group {group}")
+        return found
+
+    def _group(self, name: str) -> Group:
+        """Whoever goes by an older topology may ask for a group that has left: it can't be reached."""
+        found = self._groups.get(name)
+        if found is None:
+            raise psycopg.OperationalError(f"group {name} has left the herd")
+        return found
 
     async def connect(self, group: str, node: str | None = None, **options: Any) -> Connection:
         """A new connection to the group's primary, or to ``node`` whatever it is.

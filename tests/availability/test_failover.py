@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ import pgherd
 from availability.replicated import Replicated, wait_until
 from pgherd.availability import keys
 from pgherd.availability.switchover import switchover
+from pgherd.availability.takeover import takeover_state
 from pgherd.availability.watcher import SECOND_WATCHER
 from pgherd.errors import BadInput, InDoubt, LocalServerError, UnknownName
 from pgherd.herdfile import HerdNode
@@ -163,9 +165,9 @@ def test_reads_go_on_through_a_failover(replicated: Replicated, client: Herd) ->
     assert client.sql("SELECT count(*) AS n FROM entry WHERE id < 3 AND place = 'here'", region="other") == [{"n": 2}]
 
 
-def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: Replicated, client: Herd) -> None:
-    """PostgreSQL calls it a success, with a warning; the row is on one server only."""
-    primary = replicated.primary()
+@contextmanager
+def without_standbys(replicated: Replicated, primary: HerdNode) -> Iterator[None]:
+    """The standbys are there, and receive nothing."""
     receivers = []
     for node in replicated.nodes:
         if node != primary:
@@ -173,6 +175,19 @@ def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: R
                 row = connection.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()
                 assert row is not None
                 receivers.append(int(row[0]))
+    for pid in receivers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in receivers:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: Replicated, client: Herd) -> None:
+    """PostgreSQL calls it a success, with a warning; the row is on one server only."""
+    primary = replicated.primary()
     failures: list[BaseException] = []
 
     def write() -> None:
@@ -181,20 +196,38 @@ def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: R
         except BaseException as error:
             failures.append(error)
 
-    for pid in receivers:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with without_standbys(replicated, primary):
         writing = threading.Thread(target=write)
         writing.start()
         with replicated.connect(primary) as connection:
             cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             wait_until(lambda: connection.execute(cancel).fetchall())
         writing.join(60)
-    finally:
-        for pid in receivers:
-            if is_alive(pid):
-                os.kill(pid, signal.SIGCONT)
     assert [type(f) for f in failures] == [InDoubt]
+
+
+def test_nobody_waits_for_ever_for_standbys_that_are_not_there(replicated: Replicated) -> None:
+    """Not longer than the caller's own limit, nor without one; what was left to itself is done when they are back."""
+
+    async def write() -> None:
+        async with pgherd.connect_async(home=replicated.home, patience_s=1) as herd:
+            table = herd.table("entry")
+            with without_standbys(replicated, replicated.primary()):
+                limited = asyncio.ensure_future(table.upsert({"id": 78, "place": "here", "words": "limited"}))
+                await asyncio.wait([limited], timeout=2)
+                limited.cancel()
+                ended, _ = await asyncio.wait([limited], timeout=60)
+                assert limited in ended
+                assert limited.cancelled()
+                assert await table.get((78, "here")) is None  # what no standby holds is shown to nobody
+                with pytest.raises(InDoubt, match="none is in reach"):
+                    await table.insert({"id": 79, "place": "here"})
+            for key in (78, 79):
+                async with asyncio.timeout(60):
+                    while await table.get((key, "here")) is None:
+                        await asyncio.sleep(0.1)
+
+    asyncio.run(write())
 
 
 def test_a_member_of_etcd_that_lost_its_data_joins_the_others_again(replicated: Replicated) -> None:
@@ -284,7 +317,6 @@ def test_status_tells_roles_lag_and_why(replicated: Replicated) -> None:
     killed_server(replicated, old)
     new = replicated.new_primary(old)
     wait_until(replicated.in_step)
-    import asyncio
 
     document = asyncio.run(read_status(None, replicated.home))
     main = next(g for g in document["groups"] if g["name"] == "main")
@@ -296,6 +328,25 @@ def test_status_tells_roles_lag_and_why(replicated: Replicated) -> None:
     assert main["promise_off"] is None
     assert (main["last_failover"]["from"], main["last_failover"]["to"]) == (old.name, new.name)
     assert "died" in main["last_failover"]["why"]
+    assert document["takeover"]["off"] == []
+
+
+def test_status_tells_what_a_takeover_would_lack(replicated: Replicated) -> None:
+    node = next(n for n in replicated.nodes if n.machine in [m.name for m in replicated.file.etcd])
+    etcd, watcher = Processes(replicated.machine(node) / machine.ETCD), machine.watcher_pid(replicated.machine(node))
+    assert watcher is not None
+    etcd.signal(signal.SIGSTOP)
+    os.kill(watcher, signal.SIGSTOP)
+    try:
+        found = takeover_state(replicated.home)
+    finally:
+        os.kill(watcher, signal.SIGCONT)
+        etcd.signal(signal.SIGCONT)
+    assert found is not None
+    assert [e["name"] for e in found["etcd"] if not e["up"]] == [node.machine]
+    assert [w["name"] for w in found["watchers"] if not w["up"]] == [node.machine]
+    assert "when one more is lost" in found["off"][0]
+    assert node.machine in found["off"][1]
 
 
 def test_a_standby_refuses_writes(replicated: Replicated) -> None:

@@ -42,7 +42,7 @@ from .user import ServerUser, server_user
 _READER_FILE = rf"\.?reader-.+\.{_PASSFILE}"  # llm/reader.py writes them
 _AUDIT_FILE = r"audit\.(?:key|pub)\Z|\.audit\.(?:key|pub)\."  # audit/signing.py does
 _OWN = re.compile(
-    rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
+    rf"{homelock.FILE_NAME}\Z|{re.escape(homelock.DRILL_NAME)}\Z|{re.escape(homelock.BACKUP_NAME)}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
     rf"|{_AUDIT_FILE}"
     r"|ca\.(key|crt)\Z|\.ca\.(key|crt)\."  # local/certificates.py
     rf"|{layout.ARCHIVING}\Z"

@@ -22,6 +22,7 @@ from .keeper import ENDED, Base, Setting, Source, Tool, failed
 from .manifest import GroupBackup
 from .place import Folder, Place
 from .programs import run
+from .wal import is_before
 
 _STALE_S = 3600
 _SCRIPT = (
@@ -116,6 +117,19 @@ class Plain:
 
     async def discard(self, path: str) -> None:
         await asyncio.to_thread(shutil.rmtree, self.folder / path, ignore_errors=True)
+
+    async def expire_wal(self, before: str) -> None:
+        def remove() -> None:
+            for path in (self.folder / self.wal).iterdir():
+                if is_before(path.name, before):
+                    path.unlink(missing_ok=True)
+
+        try:
+            await asyncio.to_thread(remove)
+        except OSError as error:
+            raise BackupFailed(
+                f"{error.filename or self.folder}: {error.strerror}", hint="run as the user who made the backups"
+            ) from error
 
     async def lacking(self, names: Sequence[str]) -> list[str]:
         return [n for n in names if not (self.folder / self.wal / n).exists()]

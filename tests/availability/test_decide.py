@@ -6,12 +6,14 @@ from dataclasses import replace
 from itertools import product
 
 from pgherd.availability.decide import (
+    BROKEN_S,
     FROZEN_S,
     GONE_PROBES,
     GONE_S,
     NOBODY_S,
     SILENT_S,
     SUCCESSOR_S,
+    Broken,
     Fenced,
     Life,
     OwnAction,
@@ -19,6 +21,7 @@ from pgherd.availability.decide import (
     Peer,
     PeerAction,
     majority,
+    may_be_copied_anew,
     may_return,
     on_own,
     on_peer,
@@ -58,6 +61,13 @@ FENCED = [
         (False, True), range(3), (False, True), (False, True), (False, True), (0.0, NOBODY_S, SUCCESSOR_S)
     )
 ]
+
+
+def test_only_what_can_never_start_and_another_holds_is_removed() -> None:
+    for since_s, runs, followed, rewindable in product((0.0, BROKEN_S), (False, True), (False, True), (False, True)):
+        node = Broken(since_s, runs, followed, rewindable)
+        allowed = since_s == BROKEN_S and not runs and followed and rewindable
+        assert may_be_copied_anew(node) is allowed, node
 
 
 def test_a_living_node_that_answers_is_left_alone() -> None:

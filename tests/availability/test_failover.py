@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,9 +19,11 @@ import pytest
 import pgherd
 from availability.replicated import Replicated, wait_until
 from pgherd.availability import keys
+from pgherd.availability.recopy import recopy
 from pgherd.availability.switchover import switchover
 from pgherd.availability.takeover import takeover_state
 from pgherd.availability.watcher import SECOND_WATCHER
+from pgherd.cli.servers import read_status
 from pgherd.errors import BadInput, InDoubt, LocalServerError, UnknownName
 from pgherd.herdfile import HerdNode
 from pgherd.local import machine
@@ -230,6 +233,30 @@ def test_nobody_waits_for_ever_for_standbys_that_are_not_there(replicated: Repli
     asyncio.run(write())
 
 
+def test_a_primary_whose_files_are_gone_is_copied_anew_by_itself(replicated: Replicated, writer: Writer) -> None:
+    old = replicated.primary()
+    data = replicated.postmaster(old).data
+    shutil.rmtree(data / "global")
+    killed_server(replicated, old)
+    replicated.new_primary(old)
+    wait_until(replicated.in_step)
+    assert (data / "global" / "pg_control").exists()
+    writer.more()
+
+
+def test_a_standby_is_copied_anew_when_told(replicated: Replicated) -> None:
+    primary = replicated.primary()
+    standby = next(n for n in replicated.nodes if n != primary)
+    before = (replicated.postmaster(standby).data / "PG_VERSION").stat().st_ino
+    with pytest.raises(BadInput, match="is the primary"):
+        recopy(replicated.home, primary.name, print)
+    with pytest.raises(BadInput, match="nowhere else"):
+        recopy(replicated.home, next(n.name for n in replicated.file.nodes if n.group == "other"), print)
+    recopy(replicated.home, standby.name, print)
+    wait_until(replicated.in_step)
+    assert (replicated.postmaster(standby).data / "PG_VERSION").stat().st_ino != before
+
+
 def test_a_member_of_etcd_that_lost_its_data_joins_the_others_again(replicated: Replicated) -> None:
     member = next(m for m in replicated.file.etcd if m.name != replicated.primary().machine)
     data = replicated.home / "machines" / member.name / "etcd" / "data"
@@ -311,8 +338,6 @@ def _readable_commands() -> Iterator[object]:
 
 
 def test_status_tells_roles_lag_and_why(replicated: Replicated) -> None:
-    from pgherd.cli.servers import read_status
-
     old = replicated.primary()
     killed_server(replicated, old)
     new = replicated.new_primary(old)
@@ -329,6 +354,28 @@ def test_status_tells_roles_lag_and_why(replicated: Replicated) -> None:
     assert (main["last_failover"]["from"], main["last_failover"]["to"]) == (old.name, new.name)
     assert "died" in main["last_failover"]["why"]
     assert document["takeover"]["off"] == []
+
+
+def test_status_tells_how_far_a_standby_is_behind(replicated: Replicated) -> None:
+    primary = replicated.primary()
+    standby = next(n for n in replicated.nodes if n != primary)
+    (replaying,) = (
+        pid
+        for pid in replicated.postmaster(standby).family()
+        if b"startup" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(replaying, signal.SIGSTOP)
+    try:
+        with replicated.connect() as connection:
+            connection.execute("INSERT INTO entry_here (id, place) VALUES (-2, 'here')")
+        document = asyncio.run(read_status(None, replicated.home))
+    finally:
+        os.kill(replaying, signal.SIGCONT)
+    main = next(g for g in document["groups"] if g["name"] == "main")
+    found = next(n for n in main["nodes"] if n["name"] == standby.name)
+    assert isinstance(found["lag_bytes"], int)
+    assert found["lag_bytes"] > 0
+    assert found["sync"] == "sync", "what it has received it will show"
 
 
 def test_status_tells_what_a_takeover_would_lack(replicated: Replicated) -> None:

@@ -19,8 +19,8 @@ GONE_S = 1.5
 """How long a majority must have heard nothing of a primary on another machine."""
 GONE_PROBES = 3
 """How many questions in a row it must have left unanswered: a watcher that was itself frozen has asked none."""
-
-
+BROKEN_S = 10.0
+"""How long a node must have had no control file."""
 NOBODY_S = 3.0
 """How long a primary that was fenced waits for one of its heirs to take over."""
 SUCCESSOR_S = 15.0
@@ -93,6 +93,20 @@ class Fenced:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """A node of our own that has data, but no control file, which no server starts without; nothing makes one.
+
+    ``since_s``: for how long that has been so; ``runs``: its server does, all the same; ``followed``: another has the
+    leader key; ``rewindable``: and is a running primary.
+    """
+
+    since_s: float
+    runs: bool
+    followed: bool
+    rewindable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A group's primary on another machine.
 
@@ -149,6 +163,11 @@ def may_return(node: Fenced) -> bool:
     if node.followed:
         return node.rewindable or node.since_s >= SUCCESSOR_S
     return node.heirs < 1 or node.since_s >= NOBODY_S
+
+
+def may_be_copied_anew(node: Broken) -> bool:
+    """Whether what is left of a node may be removed: it is of no use, and another holds all that was acknowledged."""
+    return node.since_s >= BROKEN_S and not node.runs and node.followed and node.rewindable
 
 
 def on_peer(peer: Peer) -> PeerAction:

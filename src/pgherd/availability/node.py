@@ -11,7 +11,7 @@ from pathlib import Path
 from signal import SIGCONT, SIGTERM
 
 from ..local.machine import Machine, Program, WatchedNode
-from ..local.processes import Postmaster, Processes, is_alive, is_stopped
+from ..local.processes import Postmaster, Processes, is_alive, is_stopped, remove_tree
 from . import children
 from .decide import Fenced, Life, OwnNode
 from .pulse import Pulse
@@ -26,6 +26,7 @@ _SHUT_DOWN = (1, 2)
 """DB_SHUTDOWNED and DB_SHUTDOWNED_IN_RECOVERY. Source: PostgreSQL 18, src/include/catalog/pg_control.h."""
 _PRIMARY = (1, 3, 4, 6)
 """DB_SHUTDOWNED, DB_SHUTDOWNING, DB_IN_CRASH_RECOVERY, DB_IN_PRODUCTION: what a standby never says."""
+_COPYING = ("pg_basebackup", "pg_rewind", "initdb")
 log = logging.getLogger("pgherd.watcher")
 
 
@@ -85,6 +86,7 @@ class Node:
         self._was_up = False
         self._told: int | None = None
         self._stopped_since: float | None = None
+        self._broken_since: float | None = None
         self._pulse = Pulse(known, spec.sql_user, spec.sql_password, rest=None, interval_s=SQL_INTERVAL_S)
         self._pulse.start()
 
@@ -121,6 +123,21 @@ class Node:
             stopped_s=0.0 if self._stopped_since is None else now - self._stopped_since,
             silent_s=self._pulse.silent_s if self._pulse.answered else 0.0,
         )
+
+    def broken_s(self, now: float) -> float:
+        """How long it has had data without a control file, though nothing was making one."""
+        if self.is_empty or self._state() is not None or self.patroni.processes.run(*_COPYING):
+            self._broken_since = None
+        elif self._broken_since is None:
+            self._broken_since = now
+        return 0.0 if self._broken_since is None else now - self._broken_since
+
+    def clear(self) -> None:
+        """End all that runs of it, and remove its data: it is copied anew when it is next started."""
+        self.fence()
+        self.ready = False
+        self._broken_since = None
+        remove_tree(self._data)
 
     def start(self, now: float) -> None:
         """Start Patroni."""

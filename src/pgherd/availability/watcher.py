@@ -23,7 +23,7 @@ from ..local import machine
 from ..local.machine import Machine
 from . import children, keys
 from .ballot import Ballot
-from .decide import Fenced, Life, OwnAction, OwnNode, may_return, on_own
+from .decide import BROKEN_S, Broken, Fenced, Life, OwnAction, OwnNode, may_be_copied_anew, may_return, on_own
 from .node import Kept, Node, measured
 
 TICK_S = 0.1
@@ -119,6 +119,10 @@ class Watcher:
                 node.start(time.monotonic())
             return
         seen = node.look(now)
+        if self._may_be_copied_anew(node, seen, now):
+            log.warning("%s has no control file, so no server starts on its data: it is copied anew", node.known.name)
+            node.clear()
+            return
         if seen.server is Life.GONE and seen.was_up and (seen.clean or not seen.led):
             seen = replace(seen, leads=self._leads(node))
         action = on_own(seen)
@@ -182,6 +186,19 @@ class Watcher:
         except HerdError:
             fenced = replace(fenced, known=False)
         return may_return(replace(fenced, since_s=now - node.fenced_at))
+
+    def _may_be_copied_anew(self, node: Node, seen: OwnNode, now: float) -> bool:
+        broken = Broken(node.broken_s(now), seen.server is not Life.GONE, followed=False, rewindable=False)
+        if broken.since_s < BROKEN_S or now < node.look_again:
+            return False
+        node.look_again = now + RETURN_TICK_S
+        try:
+            entry = keys.leader(self.store, node.known.group)
+            followed = entry is not None and entry.value != node.known.name
+            runs = keys.primary_runs(self.store, node.known.group)
+        except HerdError:
+            return False
+        return may_be_copied_anew(replace(broken, followed=followed, rewindable=runs))
 
     def _make_ready(self, node: Node) -> bool:
         """Whether the group has settings, and this node rows or somebody to copy from."""

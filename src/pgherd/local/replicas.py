@@ -265,7 +265,7 @@ class Replicas:
                 logs = "\n".join(_tail(self.home / NODES / n.name / "patroni.log", 4) for n in nodes)
                 raise LocalServerError(
                     f"group {name} is not ready after {timeout_s:.0f} s\n{logs}",
-                    hint="see patroni.log and server.log there",
+                    hint="see patroni.log and server.log there; one that does not come up: pgherd node recopy NODE",
                 )
             time.sleep(_POLL_S)
         return set()

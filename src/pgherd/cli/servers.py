@@ -100,7 +100,7 @@ def up(
         exists = (where / herdfile.FILE_NAME).exists()
         if exists and replicas is not None and members.larger(where, replicas, two_node) is not None:
             local.up(labels, engine, pg_config, say, tls=tls)
-            say("stopping the servers: they get standbys")
+            say("stopping the servers, for about ten seconds: they get standbys")
             asyncio.run(members.enlarge(where, replicas, two_node))
         local.up(
             labels,

@@ -473,7 +473,10 @@ class LocalHerd:
         self._init_missing(herd, empty, installation, user, say)
         say("opening etcd")
         replicas.open_store()
-        return replicas.wait_ready(say)
+        unlucky = replicas.wait_ready(say)
+        if not unlucky:
+            replicas.open_store(ready=True)
+        return unlucky
 
     def _create_databases(self, herd: HerdFile) -> None:
         _each(lambda n: self._create_database(n, herd), [nodes[0] for nodes in _groups(herd.nodes).values()])

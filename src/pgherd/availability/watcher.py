@@ -24,12 +24,14 @@ from ..local.machine import Machine
 from . import children, keys
 from .ballot import Ballot
 from .decide import BROKEN_S, Broken, Fenced, Life, OwnAction, OwnNode, may_be_copied_anew, may_return, on_own
+from .logs import trim
 from .node import Kept, Node, measured
 
 TICK_S = 0.1
 DROP_FOR_S = 2.0
 """How long dropping a leader key is tried; then the node is started all the same, and its key runs out by itself."""
 RETURN_TICK_S = 0.3
+TRIM_EVERY_S = 60.0
 SECOND_WATCHER = 3
 URGENT = -10
 """The priority that a watcher, and etcd, take where they may."""
@@ -46,6 +48,7 @@ class Watcher:
         self.nodes = [Node(n, spec) for n in spec.nodes if n.patroni]
         self.ballot = Ballot(spec)
         self._leaving: list[Node] = []
+        self._trim_at = 0.0
         self._read_again = self._stop_nodes = self._stop_all = False
 
     def run(self) -> None:
@@ -109,6 +112,11 @@ class Watcher:
                 node.stop()
             elif node.ready or self._make_ready(node):
                 self._tend(node, now)
+        if now >= self._trim_at:
+            self._trim_at = now + TRIM_EVERY_S
+            for kept in (*([self.etcd] if self.etcd else []), *(n.patroni for n in self.nodes)):
+                trim(Path(kept.program.log), self.spec.owner)
+            trim(self.directory / machine.LOG)
         if self._stop_all and self.etcd is not None and self.etcd.pid and not self._nodes_running():
             with suppress(ProcessLookupError):
                 os.kill(self.etcd.pid, signal.SIGTERM)

@@ -64,10 +64,12 @@ FENCED = [
 
 
 def test_only_what_can_never_start_and_another_holds_is_removed() -> None:
-    for since_s, runs, followed, rewindable in product((0.0, BROKEN_S), (False, True), (False, True), (False, True)):
-        node = Broken(since_s, runs, followed, rewindable)
-        allowed = since_s == BROKEN_S and not runs and followed and rewindable
-        assert may_be_copied_anew(node) is allowed, node
+    for times in product((0.0, BROKEN_S), repeat=2):
+        for runs, followed, rewindable, heir in product((False, True), repeat=4):
+            node = Broken(*times, runs, followed, rewindable, heir)
+            useless = times[1] == BROKEN_S or (times[0] == BROKEN_S and not runs)
+            allowed = useless and followed and rewindable and not heir
+            assert may_be_copied_anew(node) is allowed, node
 
 
 def test_a_living_node_that_answers_is_left_alone() -> None:

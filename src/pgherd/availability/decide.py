@@ -20,7 +20,7 @@ GONE_S = 1.5
 GONE_PROBES = 3
 """How many questions in a row it must have left unanswered: a watcher that was itself frozen has asked none."""
 BROKEN_S = 10.0
-"""How long a node must have had no control file."""
+"""How long a node must have had no control file, or been told that it is too far behind."""
 NOBODY_S = 3.0
 """How long a primary that was fenced waits for one of its heirs to take over."""
 SUCCESSOR_S = 15.0
@@ -94,16 +94,20 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A node of our own that has data, but no control file, which no server starts without; nothing makes one.
+    """A node of our own whose data are of no use.
 
-    ``since_s``: for how long that has been so; ``runs``: its server does, all the same; ``followed``: another has the
-    leader key; ``rewindable``: and is a running primary.
+    ``since_s``: for how long it has had data, but no control file, which no server starts without, while nothing made
+    one; ``runs``: its server does, all the same. ``behind_s``: for how long the primary has told it that the WAL it
+    needs is gone. ``followed``: another has the leader key; ``rewindable``: and is a running primary; ``heir``: the
+    sync key names this node.
     """
 
     since_s: float
+    behind_s: float
     runs: bool
     followed: bool
     rewindable: bool
+    heir: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,8 @@ def may_return(node: Fenced) -> bool:
 
 def may_be_copied_anew(node: Broken) -> bool:
     """Whether what is left of a node may be removed: it is of no use, and another holds all that was acknowledged."""
-    return node.since_s >= BROKEN_S and not node.runs and node.followed and node.rewindable
+    useless = (node.since_s >= BROKEN_S and not node.runs) or node.behind_s >= BROKEN_S
+    return useless and node.followed and node.rewindable and not node.heir
 
 
 def on_peer(peer: Peer) -> PeerAction:

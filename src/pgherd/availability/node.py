@@ -21,6 +21,8 @@ RESTART_AFTER_S = 0.5
 OFTEN_S = 5.0
 """One that ends again and again is started this often."""
 SQL_INTERVAL_S = 0.5
+LOG_EVERY_S = 2.0
+LOG_TAIL_BYTES = 4096
 SHUT_DOWN_S = 3.0
 _SHUT_DOWN = (1, 2)
 """DB_SHUTDOWNED and DB_SHUTDOWNED_IN_RECOVERY. Source: PostgreSQL 18, src/include/catalog/pg_control.h."""
@@ -87,6 +89,8 @@ class Node:
         self._told: int | None = None
         self._stopped_since: float | None = None
         self._broken_since: float | None = None
+        self._behind_since: float | None = None
+        self._log_look_again, self._log_size = 0.0, 0
         self._pulse = Pulse(known, spec.sql_user, spec.sql_password, rest=None, interval_s=SQL_INTERVAL_S)
         self._pulse.start()
 
@@ -132,11 +136,23 @@ class Node:
             self._broken_since = now
         return 0.0 if self._broken_since is None else now - self._broken_since
 
+    def behind_s(self, now: float) -> float:
+        """How long its server has said again and again that its primary no longer has the WAL that it needs."""
+        if now >= self._log_look_again:
+            self._log_look_again = now + LOG_EVERY_S
+            size, gone = _wal_is_gone(Path(self.patroni.program.log))
+            if not gone or size == self._log_size:
+                self._behind_since = None
+            elif self._behind_since is None:
+                self._behind_since = now
+            self._log_size = size
+        return 0.0 if self._behind_since is None else now - self._behind_since
+
     def clear(self) -> None:
         """End all that runs of it, and remove its data: it is copied anew when it is next started."""
         self.fence()
         self.ready = False
-        self._broken_since = None
+        self._broken_since = self._behind_since = None
         remove_tree(self._data)
 
     def start(self, now: float) -> None:
@@ -188,6 +204,21 @@ class Node:
             return int(struct.unpack("=QIIi", head)[3]) if len(head) == 20 else None
         except OSError:
             return None
+
+
+def _wal_is_gone(log: Path) -> tuple[int, bool]:
+    """How large a server's log is, and whether its last attempt to stream ended so. Its messages are in English.
+
+    Source: PostgreSQL 18, WalSndSegmentOpen in src/backend/replication/walsender.c.
+    """
+    try:
+        with log.open("rb") as f:
+            size = f.seek(0, os.SEEK_END)
+            f.seek(max(0, size - LOG_TAIL_BYTES))
+            tail = f.read()
+    except OSError:
+        return 0, False
+    return size, tail.rfind(b" has already been removed") > tail.rfind(b"started streaming WAL")
 
 
 def _life(pid: int | None) -> Life:

@@ -128,7 +128,8 @@ class Watcher:
             return
         seen = node.look(now)
         if self._may_be_copied_anew(node, seen, now):
-            log.warning("%s has no control file, so no server starts on its data: it is copied anew", node.known.name)
+            why = "has no control file" if node.broken_s(now) else "is too far behind: its primary has less WAL"
+            log.warning("%s %s; it is copied anew", node.known.name, why)
             node.clear()
             return
         if seen.server is Life.GONE and seen.was_up and (seen.clean or not seen.led):
@@ -196,17 +197,20 @@ class Watcher:
         return may_return(replace(fenced, since_s=now - node.fenced_at))
 
     def _may_be_copied_anew(self, node: Node, seen: OwnNode, now: float) -> bool:
-        broken = Broken(node.broken_s(now), seen.server is not Life.GONE, followed=False, rewindable=False)
-        if broken.since_s < BROKEN_S or now < node.look_again:
+        runs = seen.server is not Life.GONE
+        broken = Broken(node.broken_s(now), node.behind_s(now), runs, followed=False, rewindable=False, heir=False)
+        if max(broken.since_s, broken.behind_s) < BROKEN_S or now < node.look_again:
             return False
         node.look_again = now + RETURN_TICK_S
         try:
             entry = keys.leader(self.store, node.known.group)
             followed = entry is not None and entry.value != node.known.name
-            runs = keys.primary_runs(self.store, node.known.group)
+            led = keys.primary_runs(self.store, node.known.group)
+            sync = keys.sync(self.store, node.known.group)
+            heir = entry is not None and node.known.name in keys.heirs(sync, entry.value)
         except HerdError:
             return False
-        return may_be_copied_anew(replace(broken, followed=followed, rewindable=runs))
+        return may_be_copied_anew(replace(broken, followed=followed, rewindable=led, heir=heir))
 
     def _make_ready(self, node: Node) -> bool:
         """Whether the group has settings, and this node rows or somebody to copy from."""

@@ -244,6 +244,36 @@ def test_a_primary_whose_files_are_gone_is_copied_anew_by_itself(replicated: Rep
     writer.more()
 
 
+def test_a_standby_whose_wal_is_gone_is_copied_anew_by_itself(replicated: Replicated) -> None:
+    """Patroni keeps the WAL of one that is away for half an hour; afterwards nothing does."""
+    primary = replicated.primary()
+    standby = next(n for n in replicated.nodes if n != primary)
+    before = (replicated.postmaster(standby).data / "PG_VERSION").stat().st_ino
+    replicated.kill_machine(standby)
+    slot = standby.name.replace("-", "_")
+
+    def forgotten() -> bool:
+        with replicated.connect(primary) as connection:
+            wal = replicated.postmaster(primary).data / "pg_wal"
+            first = min(p.name for p in wal.iterdir() if len(p.name) == 24)
+            for _ in range(10):  # beyond wal_keep_size
+                connection.execute("INSERT INTO entry_here (id, place) VALUES (-3, 'here') ON CONFLICT DO NOTHING")
+                connection.execute("SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()")
+            connection.execute("CHECKPOINT")
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [slot]
+            )
+            connection.execute("CHECKPOINT")
+            return first not in {p.name for p in wal.iterdir()}
+
+    try:
+        wait_until(forgotten)
+    finally:
+        replicated.local.up()
+    wait_until(replicated.in_step)
+    assert (replicated.postmaster(standby).data / "PG_VERSION").stat().st_ino != before
+
+
 def test_a_standby_is_copied_anew_when_told(replicated: Replicated) -> None:
     primary = replicated.primary()
     standby = next(n for n in replicated.nodes if n != primary)

@@ -325,6 +325,15 @@ def test_old_backups_go_and_what_is_left_can_be_restored_to_any_moment(place: Pl
         assert {r["id"] for r in herd.sql("SELECT id FROM doc")} == {0, 1, 2, 7}
 
 
+def test_what_a_killed_copy_left_in_a_server_spoils_no_backup(place: Place) -> None:
+    for node in herdfile.read(place.home).nodes:
+        (Path(node.data_directory or "") / "backup_manifest.tmp").write_text("half of it")
+    place.backup("one")
+    user = server_user()
+    found = choose(read_all([Folder(place.directory / "backups")]), "one")
+    asyncio.run(verify(found, setting_of(find(user), user, place.home)))
+
+
 def test_a_backup_with_a_group_elsewhere_stays(place: Place) -> None:
     east, west = place.directory / "backups", place.directory / "west"
     place.backup("apart", f"{EAST}={east}", f"{WEST}={west}")

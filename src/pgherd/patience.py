@@ -17,6 +17,7 @@ T = TypeVar("T")
 PATIENCE_S = 20.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+LONGEST_SETTLING_S = 10.0
 
 
 def pauses(patience_s: float) -> Iterator[float]:
@@ -49,8 +50,9 @@ async def patiently(
         await asyncio.sleep(pause_s)
         if doubt and settle is not None:
             try:
-                await settle()
-            except HerdError:
+                async with asyncio.timeout(LONGEST_SETTLING_S):
+                    await settle()
+            except (HerdError, TimeoutError):
                 continue  # the next attempt says whether it still matters
 
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 from itertools import product
 
 from pgherd.availability.decide import (
+    BROKEN_S,
     FROZEN_S,
     GONE_PROBES,
     GONE_S,
     NOBODY_S,
     SILENT_S,
     SUCCESSOR_S,
+    Broken,
     Fenced,
     Life,
     OwnAction,
@@ -19,6 +21,7 @@ from pgherd.availability.decide import (
     Peer,
     PeerAction,
     majority,
+    may_be_copied_anew,
     may_return,
     on_own,
     on_peer,
@@ -58,6 +61,15 @@ FENCED = [
         (False, True), range(3), (False, True), (False, True), (False, True), (0.0, NOBODY_S, SUCCESSOR_S)
     )
 ]
+
+
+def test_only_what_can_never_start_and_another_holds_is_removed() -> None:
+    for times in product((0.0, BROKEN_S), repeat=2):
+        for runs, followed, rewindable, heir in product((False, True), repeat=4):
+            node = Broken(*times, runs, followed, rewindable, heir)
+            useless = times[1] == BROKEN_S or (times[0] == BROKEN_S and not runs)
+            allowed = useless and followed and rewindable and not heir
+            assert may_be_copied_anew(node) is allowed, node
 
 
 def test_a_living_node_that_answers_is_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -9,7 +10,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,8 +19,11 @@ import pytest
 import pgherd
 from availability.replicated import Replicated, wait_until
 from pgherd.availability import keys
+from pgherd.availability.recopy import recopy
 from pgherd.availability.switchover import switchover
+from pgherd.availability.takeover import takeover_state
 from pgherd.availability.watcher import SECOND_WATCHER
+from pgherd.cli.servers import read_status
 from pgherd.errors import BadInput, InDoubt, LocalServerError, UnknownName
 from pgherd.herdfile import HerdNode
 from pgherd.local import machine
@@ -163,9 +168,9 @@ def test_reads_go_on_through_a_failover(replicated: Replicated, client: Herd) ->
     assert client.sql("SELECT count(*) AS n FROM entry WHERE id < 3 AND place = 'here'", region="other") == [{"n": 2}]
 
 
-def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: Replicated, client: Herd) -> None:
-    """PostgreSQL calls it a success, with a warning; the row is on one server only."""
-    primary = replicated.primary()
+@contextmanager
+def without_standbys(replicated: Replicated, primary: HerdNode) -> Iterator[None]:
+    """The standbys are there, and receive nothing."""
     receivers = []
     for node in replicated.nodes:
         if node != primary:
@@ -173,6 +178,19 @@ def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: R
                 row = connection.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()
                 assert row is not None
                 receivers.append(int(row[0]))
+    for pid in receivers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in receivers:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: Replicated, client: Herd) -> None:
+    """PostgreSQL calls it a success, with a warning; the row is on one server only."""
+    primary = replicated.primary()
     failures: list[BaseException] = []
 
     def write() -> None:
@@ -181,20 +199,92 @@ def test_a_write_that_gave_up_waiting_for_its_standbys_is_in_doubt(replicated: R
         except BaseException as error:
             failures.append(error)
 
-    for pid in receivers:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with without_standbys(replicated, primary):
         writing = threading.Thread(target=write)
         writing.start()
         with replicated.connect(primary) as connection:
             cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
             wait_until(lambda: connection.execute(cancel).fetchall())
         writing.join(60)
-    finally:
-        for pid in receivers:
-            if is_alive(pid):
-                os.kill(pid, signal.SIGCONT)
     assert [type(f) for f in failures] == [InDoubt]
+
+
+def test_nobody_waits_for_ever_for_standbys_that_are_not_there(replicated: Replicated) -> None:
+    """Not longer than the caller's own limit, nor without one; what was left to itself is done when they are back."""
+
+    async def write() -> None:
+        async with pgherd.connect_async(home=replicated.home, patience_s=1) as herd:
+            table = herd.table("entry")
+            with without_standbys(replicated, replicated.primary()):
+                limited = asyncio.ensure_future(table.upsert({"id": 78, "place": "here", "words": "limited"}))
+                await asyncio.wait([limited], timeout=2)
+                limited.cancel()
+                ended, _ = await asyncio.wait([limited], timeout=60)
+                assert limited in ended
+                assert limited.cancelled()
+                assert await table.get((78, "here")) is None  # what no standby holds is shown to nobody
+                with pytest.raises(InDoubt, match="none is in reach"):
+                    await table.insert({"id": 79, "place": "here"})
+            for key in (78, 79):
+                async with asyncio.timeout(60):
+                    while await table.get((key, "here")) is None:
+                        await asyncio.sleep(0.1)
+
+    asyncio.run(write())
+
+
+def test_a_primary_whose_files_are_gone_is_copied_anew_by_itself(replicated: Replicated, writer: Writer) -> None:
+    old = replicated.primary()
+    data = replicated.postmaster(old).data
+    shutil.rmtree(data / "global")
+    killed_server(replicated, old)
+    replicated.new_primary(old)
+    wait_until(replicated.in_step)
+    assert (data / "global" / "pg_control").exists()
+    writer.more()
+
+
+def test_a_standby_whose_wal_is_gone_is_copied_anew_by_itself(replicated: Replicated) -> None:
+    """Patroni keeps the WAL of one that is away for half an hour; afterwards nothing does."""
+    primary = replicated.primary()
+    standby = next(n for n in replicated.nodes if n != primary)
+    before = (replicated.postmaster(standby).data / "PG_VERSION").stat().st_ino
+    replicated.kill_machine(standby)
+    slot = standby.name.replace("-", "_")
+
+    def forgotten() -> bool:
+        with replicated.connect(primary) as connection:
+            wal = replicated.postmaster(primary).data / "pg_wal"
+            first = min(p.name for p in wal.iterdir() if len(p.name) == 24)
+            for _ in range(10):  # beyond wal_keep_size
+                connection.execute("INSERT INTO entry_here (id, place) VALUES (-3, 'here') ON CONFLICT DO NOTHING")
+                connection.execute("SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()")
+            connection.execute("CHECKPOINT")
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [slot]
+            )
+            connection.execute("CHECKPOINT")
+            return first not in {p.name for p in wal.iterdir()}
+
+    try:
+        wait_until(forgotten)
+    finally:
+        replicated.local.up()
+    wait_until(replicated.in_step)
+    assert (replicated.postmaster(standby).data / "PG_VERSION").stat().st_ino != before
+
+
+def test_a_standby_is_copied_anew_when_told(replicated: Replicated) -> None:
+    primary = replicated.primary()
+    standby = next(n for n in replicated.nodes if n != primary)
+    before = (replicated.postmaster(standby).data / "PG_VERSION").stat().st_ino
+    with pytest.raises(BadInput, match="is the primary"):
+        recopy(replicated.home, primary.name, print)
+    with pytest.raises(BadInput, match="nowhere else"):
+        recopy(replicated.home, next(n.name for n in replicated.file.nodes if n.group == "other"), print)
+    recopy(replicated.home, standby.name, print)
+    wait_until(replicated.in_step)
+    assert (replicated.postmaster(standby).data / "PG_VERSION").stat().st_ino != before
 
 
 def test_a_member_of_etcd_that_lost_its_data_joins_the_others_again(replicated: Replicated) -> None:
@@ -278,13 +368,10 @@ def _readable_commands() -> Iterator[object]:
 
 
 def test_status_tells_roles_lag_and_why(replicated: Replicated) -> None:
-    from pgherd.cli.servers import read_status
-
     old = replicated.primary()
     killed_server(replicated, old)
     new = replicated.new_primary(old)
     wait_until(replicated.in_step)
-    import asyncio
 
     document = asyncio.run(read_status(None, replicated.home))
     main = next(g for g in document["groups"] if g["name"] == "main")
@@ -296,6 +383,47 @@ def test_status_tells_roles_lag_and_why(replicated: Replicated) -> None:
     assert main["promise_off"] is None
     assert (main["last_failover"]["from"], main["last_failover"]["to"]) == (old.name, new.name)
     assert "died" in main["last_failover"]["why"]
+    assert document["takeover"]["off"] == []
+
+
+def test_status_tells_how_far_a_standby_is_behind(replicated: Replicated) -> None:
+    primary = replicated.primary()
+    standby = next(n for n in replicated.nodes if n != primary)
+    (replaying,) = (
+        pid
+        for pid in replicated.postmaster(standby).family()
+        if b"startup" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(replaying, signal.SIGSTOP)
+    try:
+        with replicated.connect() as connection:
+            connection.execute("INSERT INTO entry_here (id, place) VALUES (-2, 'here')")
+        document = asyncio.run(read_status(None, replicated.home))
+    finally:
+        os.kill(replaying, signal.SIGCONT)
+    main = next(g for g in document["groups"] if g["name"] == "main")
+    found = next(n for n in main["nodes"] if n["name"] == standby.name)
+    assert isinstance(found["lag_bytes"], int)
+    assert found["lag_bytes"] > 0
+    assert found["sync"] == "sync", "what it has received it will show"
+
+
+def test_status_tells_what_a_takeover_would_lack(replicated: Replicated) -> None:
+    node = next(n for n in replicated.nodes if n.machine in [m.name for m in replicated.file.etcd])
+    etcd, watcher = Processes(replicated.machine(node) / machine.ETCD), machine.watcher_pid(replicated.machine(node))
+    assert watcher is not None
+    etcd.signal(signal.SIGSTOP)
+    os.kill(watcher, signal.SIGSTOP)
+    try:
+        found = takeover_state(replicated.home)
+    finally:
+        os.kill(watcher, signal.SIGCONT)
+        etcd.signal(signal.SIGCONT)
+    assert found is not None
+    assert [e["name"] for e in found["etcd"] if not e["up"]] == [node.machine]
+    assert [w["name"] for w in found["watchers"] if not w["up"]] == [node.machine]
+    assert "when one more is lost" in found["off"][0]
+    assert node.machine in found["off"][1]
 
 
 def test_a_standby_refuses_writes(replicated: Replicated) -> None:

@@ -21,6 +21,7 @@ import pgherd
 from pgherd import dialect, herdfile
 from pgherd.backup import moment as moments
 from pgherd.backup import take
+from pgherd.backup.expire import Expired, expire
 from pgherd.backup.keeper import POINT_PREFIX, Tool, setting_of
 from pgherd.backup.manifest import choose, name_of, read_all
 from pgherd.backup.moment import name_point
@@ -281,6 +282,66 @@ def test_to_a_moment_that_was_named_later(place: Place) -> None:
     assert not (place.directory / "restored").exists()
     with place.restored("one", "later") as herd:
         assert pairs(herd) == {1: 20}
+
+
+def test_old_backups_go_and_what_is_left_can_be_restored_to_any_moment(place: Place) -> None:
+    backups = Folder(place.directory / "backups")
+
+    def wal() -> set[str]:
+        return {p.name for p in backups.path.rglob("wal/*") if p.is_file()}
+
+    def expired(keep: int) -> Expired:
+        user = server_user()
+        return asyncio.run(expire([backups], keep, setting_of(find(user), user, place.home)))
+
+    with pgherd.connect(home=place.home) as herd:
+        for number, label in enumerate(("one", "two", "three")):
+            place.backup(label)
+            herd.table("doc").insert({"id": number, "pair": number})
+            herd.sql("SELECT pg_switch_wal()")
+
+        async def named() -> None:
+            async with connect_async(home=place.home) as other:
+                await name_point(other.engine, POINT_PREFIX + "later")
+
+        asyncio.run(named())
+        herd.table("doc").insert({"id": 7, "pair": 7})
+    place.backup("four")
+    with pytest.raises(BadInput, match="0 backups"):
+        expired(0)
+    before = wal()
+    assert expired(9) == Expired((), ("one", "two", "three", "four"), ())
+    assert wal() <= before  # before the first backup begins, WAL is of no use
+    assert expired(2) == Expired(("one", "two"), ("three", "four"), ())
+    assert {n[8:] for n in wal()} < {n[8:] for n in before}
+    assert [f.backup.label for f in read_all([backups])] == ["three", "four"]
+    assert {p.name for p in backups.path.glob("*/*/base/*")} == {"three", "four"}
+    with place.restored("three", "later") as herd:
+        assert {r["id"] for r in herd.sql("SELECT id FROM doc")} == {0, 1, 2}
+    # Killed between a base backup and the word of it: the same again goes on.
+    shutil.rmtree(next(backups.path.glob("*/*/base/three")))
+    assert expired(1).kept == ("four",)
+    with place.restored() as herd:
+        assert {r["id"] for r in herd.sql("SELECT id FROM doc")} == {0, 1, 2, 7}
+
+
+def test_what_a_killed_copy_left_in_a_server_spoils_no_backup(place: Place) -> None:
+    for node in herdfile.read(place.home).nodes:
+        (Path(node.data_directory or "") / "backup_manifest.tmp").write_text("half of it")
+    place.backup("one")
+    user = server_user()
+    found = choose(read_all([Folder(place.directory / "backups")]), "one")
+    asyncio.run(verify(found, setting_of(find(user), user, place.home)))
+
+
+def test_a_backup_with_a_group_elsewhere_stays(place: Place) -> None:
+    east, west = place.directory / "backups", place.directory / "west"
+    place.backup("apart", f"{EAST}={east}", f"{WEST}={west}")
+    place.backup("together")
+    user = server_user()
+    found = asyncio.run(expire([Folder(east)], 1, setting_of(find(user), user, place.home)))
+    assert found == Expired((), ("together",), ("apart",))
+    asyncio.run(verify(choose(read_all([Folder(east), Folder(west)]), "apart"), setting_of(find(user), user, east)))
 
 
 def test_what_a_killed_writer_left_is_settled_in_the_copy(place: Place) -> None:

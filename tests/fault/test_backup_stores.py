@@ -24,7 +24,8 @@ import pytest
 import pgherd
 from pgherd import dialect, herdfile
 from pgherd.backup.bucket import Bucket
-from pgherd.backup.keeper import Tool
+from pgherd.backup.expire import Expired, expire
+from pgherd.backup.keeper import Tool, setting_of
 from pgherd.backup.manifest import Backup, choose, read_all
 from pgherd.backup.place import place_of
 from pgherd.backup.recognise import archiving_of
@@ -34,6 +35,8 @@ from pgherd.backup.target import parse_targets
 from pgherd.client import connect_async
 from pgherd.errors import BackupDamaged, BackupFailed, BadInput, HerdError, ResidencyRefused
 from pgherd.local.herd import LocalHerd
+from pgherd.local.installation import find
+from pgherd.local.user import server_user
 from pgherd.model.placement import Label
 from pgherd.model.topology import EngineName
 from twins import EAST, WEST, eventually
@@ -269,10 +272,24 @@ def test_a_herd_comes_back_from_buckets(quiet: Ground) -> None:
         assert herd.sql("SELECT count(*) AS n FROM patient") == [{"n": 10}]
     LocalHerd(quiet.copy).destroy()
 
-    damage(next(k for k in keys if k.startswith("west:") and k.endswith("data.tar.gz")))
+    gone = expired(quiet, *TO)
+    assert (gone.removed, gone.kept) == (("one",), ("two",))
+    left = quiet.keys()
+    assert not {k for k in keys if "/wals/" in k} <= left, "WAL that only the first one needed is gone"
+    assert quiet.restored(*TO).checked == 310
+    LocalHerd(quiet.copy).destroy()
+
+    damage(next(k for k in left if k.startswith("west:") and k.endswith("data.tar.gz")))
     with pytest.raises(BackupDamaged, match=WEST):
-        quiet.restored(*TO, label="one")
+        quiet.restored(*TO)
     assert not quiet.copy.exists()
+
+
+def expired(ground: Ground, *places_named: str) -> Expired:
+    """All backups but the newest are removed."""
+    user = server_user()
+    places = [t.place for t in parse_targets(places_named)]
+    return asyncio.run(expire(places, 1, setting_of(find(user), user, ground.home)))
 
 
 def damage(key: str) -> None:
@@ -304,11 +321,15 @@ def test_a_herd_comes_back_by_pgbackrest(quiet: Ground) -> None:
     LocalHerd(quiet.copy).destroy()
     assert sum(quiet.restored(*to, label="two").rows.values()) == 210
     LocalHerd(quiet.copy).destroy()
+    wal = {p.name for p in (quiet.directory / "repository").rglob("archive/*/*/*/*")}
+    assert expired(quiet, *to).removed == ("one",)
+    assert {p.name for p in (quiet.directory / "repository").rglob("archive/*/*/*/*")} < wal
+    assert sum(quiet.restored(*to).rows.values()) == 210
+    LocalHerd(quiet.copy).destroy()
     bundle = max((quiet.directory / "repository").rglob("bundle/*"), key=lambda p: p.stat().st_size)
-    label = "one" if bundle.parents[1].name == Path(made.groups[0].base).name else "two"
     content = bytearray(bundle.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
     bundle.write_bytes(content)
     with pytest.raises(BackupDamaged, match=r"us-(east|west)"):
-        quiet.restored(*to, label=label)
+        quiet.restored(*to)
     assert not quiet.copy.exists()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +26,11 @@ from pgherd.availability.faults import Fault, KillNode, OnWrite
 from pgherd.availability.ground import Ground
 from pgherd.availability.timeline import svg
 from pgherd.cli.main import main
-from pgherd.errors import BadInput, DrillRefused, ExitStatus, GroupUnavailable
+from pgherd.errors import AlreadyRunning, BadInput, DrillRefused, ExitStatus, GroupUnavailable
 from pgherd.local import machine
 from pgherd.local.herd import LocalHerd
 from pgherd.local.patroni import REST_USER
-from pgherd.local.processes import Processes
+from pgherd.local.processes import Processes, is_stopped
 from pgherd.local.replicas import MACHINES, derived
 from pgherd.model.placement import Label
 
@@ -44,6 +48,13 @@ def home() -> Iterator[Path]:
     finally:
         local.destroy()
         shutil.rmtree(place)
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def is_whole(home: Path) -> Ground:
@@ -67,6 +78,24 @@ def test_nothing_acknowledged_is_lost_and_the_group_comes_back(home: Path, name:
     assert {"drill", "rounds", "rto_s", "lost"} <= set(document)
     assert {"rto_s", "acknowledged", "lost", "two_primaries", "redundant_again_s"} <= set(document["rounds"][0])
     assert svg(report).count("round 1") == 1
+    is_whole(home)
+
+
+@pytest.mark.long
+def test_a_drill_that_is_told_to_end_puts_right_what_it_broke_and_no_other_runs_meanwhile(home: Path) -> None:
+    script = "from pgherd.cli.main import run; run()"
+    command = [sys.executable, "-c", script, "drill", "lose-all-etcd", "--home", str(home)]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    etcd = Processes(home / MACHINES)
+    try:
+        wait_for(lambda: any(map(is_stopped, etcd.pids())))
+        with pytest.raises(AlreadyRunning, match="another drill"):
+            drill(home, "kill-node", rounds=1)
+        running.terminate()
+        assert running.wait(60) == 130
+    finally:
+        running.kill()
+        etcd.signal(signal.SIGCONT)
     is_whole(home)
 
 

@@ -27,12 +27,13 @@ UNKNOWN = NodeState("d", True, None, 0.1)
 
 def test_nearest_takes_the_fastest_that_is_fresh_enough():
     assert choose([PRIMARY, FRESH, OLD, UNKNOWN], Reading(Read.NEAREST, 1.0)) == ["b", "a"]
-    assert choose([PRIMARY, FRESH, OLD, UNKNOWN], Reading(Read.NEAREST)) == ["c", "b", "a"]
+    assert choose([PRIMARY, FRESH, OLD, UNKNOWN], Reading(Read.NEAREST)) == ["c", "b", "a", "d"]
 
 
-def test_a_replica_is_never_the_primary_and_never_of_unknown_age():
+def test_a_replica_is_never_the_primary_and_of_unknown_age_only_where_any_will_do():
     assert choose([PRIMARY, FRESH, OLD, UNKNOWN], Reading(Read.REPLICA, 1.0)) == ["b"]
-    assert choose([PRIMARY, UNKNOWN], Reading(Read.REPLICA)) == []
+    assert choose([PRIMARY, UNKNOWN], Reading(Read.REPLICA, 60.0)) == []
+    assert choose([PRIMARY, UNKNOWN, OLD], Reading(Read.REPLICA)) == ["c", "d"]
 
 
 def test_the_primary_alone_unless_asked_otherwise():

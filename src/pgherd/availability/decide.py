@@ -19,8 +19,8 @@ GONE_S = 1.5
 """How long a majority must have heard nothing of a primary on another machine."""
 GONE_PROBES = 3
 """How many questions in a row it must have left unanswered: a watcher that was itself frozen has asked none."""
-
-
+BROKEN_S = 10.0
+"""How long a node must have had no control file, or been told that it is too far behind."""
 NOBODY_S = 3.0
 """How long a primary that was fenced waits for one of its heirs to take over."""
 SUCCESSOR_S = 15.0
@@ -93,6 +93,24 @@ class Fenced:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """A node of our own whose data are of no use.
+
+    ``since_s``: for how long it has had data, but no control file, which no server starts without, while nothing made
+    one; ``runs``: its server does, all the same. ``behind_s``: for how long the primary has told it that the WAL it
+    needs is gone. ``followed``: another has the leader key; ``rewindable``: and is a running primary; ``heir``: the
+    sync key names this node.
+    """
+
+    since_s: float
+    behind_s: float
+    runs: bool
+    followed: bool
+    rewindable: bool
+    heir: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A group's primary on another machine.
 
@@ -149,6 +167,12 @@ def may_return(node: Fenced) -> bool:
     if node.followed:
         return node.rewindable or node.since_s >= SUCCESSOR_S
     return node.heirs < 1 or node.since_s >= NOBODY_S
+
+
+def may_be_copied_anew(node: Broken) -> bool:
+    """Whether what is left of a node may be removed: it is of no use, and another holds all that was acknowledged."""
+    useless = (node.since_s >= BROKEN_S and not node.runs) or node.behind_s >= BROKEN_S
+    return useless and node.followed and node.rewindable and not node.heir
 
 
 def on_peer(peer: Peer) -> PeerAction:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,6 +14,7 @@ from typing import Any
 import psycopg
 
 from ..errors import HerdError
+from ..local import homelock
 from . import lists
 from .catalogue import fault_of
 from .faults import Fault
@@ -82,11 +85,16 @@ def drill(
 
     Whatever happens, what was broken is put right and the scratch table removed; what a drill leaves that was killed
     itself, ``pgherd up`` puts right. Raises DrillRefused where there is nothing to drill or nothing would be left,
-    DrillFailed when the group does not come back, GroupUnavailable.
+    AlreadyRunning while there is another (each would take what the other did for losses), DrillFailed when the group
+    does not come back, GroupUnavailable.
     """
     say = progress or (lambda _: None)
     chance = random.Random(seed)  # noqa: S311 - choices, not secrets
-    with closing(Ground(home, group, break_production=break_production)) as ground:
+    with (
+        closing(Ground(home, group, break_production=break_production)) as ground,
+        homelock.locked(ground.home, 0, homelock.DRILL_NAME, "another drill"),
+        ending_in_order(),
+    ):
         fault = fault_of(name, ground, chance)
         fault.check_reach()
         ground.join()
@@ -157,6 +165,20 @@ def _break(ground: Ground, fault: Fault, load: Load, say: Progress) -> tuple[flo
     finally:
         fault.mend()
     return broken_s, None if fault.heals else load.now(), hit
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Take SIGTERM and SIGHUP, a terminal that is closed, for Ctrl-C, so that all is put right first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

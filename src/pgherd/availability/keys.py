@@ -117,21 +117,25 @@ def votes_prefix(group: str, node: str) -> str:
 
 
 def last_failover(store: Store, group: str) -> dict[str, Any] | None:
-    """The last change of primary: ``at``, ``to``, ``timeline``; ``from`` and ``why`` if a watcher brought it about."""
+    """The last change of primary: ``at``, ``from``, ``to``, ``timeline``, and ``why``, as far as a watcher has said it.
+
+    Patroni writes down the group's very first start as well; that is none.
+    """
     entry = store.get(f"{NAMESPACE}{group}/history")
     lines = json.loads(entry.value) if entry else []
     named = [line for line in lines if len(line) >= 5]
     if not named:
         return None
     timeline, _, _, at, to = named[-1][:5]
-    found = {"at": at, "to": to, "timeline": timeline + 1, "from": None, "why": "planned, or by Patroni"}
+    before = named[-2][4] if len(named) > 1 else None
+    found = {"at": at, "to": to, "timeline": timeline + 1, "from": before, "why": "planned, or by Patroni"}
     said = store.get(f"{OWN}{group}/last")
     if said is not None:
         note = json.loads(said.value)
         apart_s = datetime.fromisoformat(at) - datetime.fromisoformat(note["at"])
         if abs(apart_s.total_seconds()) < 30:
-            found |= {"from": note["node"], "why": note["why"]}
-    return found
+            return found | {"from": note["node"], "why": note["why"]}
+    return found if before else None
 
 
 def last_failovers(home: Path) -> dict[str, dict[str, Any]]:

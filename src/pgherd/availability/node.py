@@ -11,7 +11,7 @@ from pathlib import Path
 from signal import SIGCONT, SIGTERM
 
 from ..local.machine import Machine, Program, WatchedNode
-from ..local.processes import Postmaster, Processes, is_alive, is_stopped
+from ..local.processes import Postmaster, Processes, is_alive, is_stopped, remove_tree
 from . import children
 from .decide import Fenced, Life, OwnNode
 from .pulse import Pulse
@@ -21,11 +21,14 @@ RESTART_AFTER_S = 0.5
 OFTEN_S = 5.0
 """One that ends again and again is started this often."""
 SQL_INTERVAL_S = 0.5
+LOG_EVERY_S = 2.0
+LOG_TAIL_BYTES = 4096
 SHUT_DOWN_S = 3.0
 _SHUT_DOWN = (1, 2)
 """DB_SHUTDOWNED and DB_SHUTDOWNED_IN_RECOVERY. Source: PostgreSQL 18, src/include/catalog/pg_control.h."""
 _PRIMARY = (1, 3, 4, 6)
 """DB_SHUTDOWNED, DB_SHUTDOWNING, DB_IN_CRASH_RECOVERY, DB_IN_PRODUCTION: what a standby never says."""
+_COPYING = ("pg_basebackup", "pg_rewind", "initdb")
 log = logging.getLogger("pgherd.watcher")
 
 
@@ -85,6 +88,9 @@ class Node:
         self._was_up = False
         self._told: int | None = None
         self._stopped_since: float | None = None
+        self._broken_since: float | None = None
+        self._behind_since: float | None = None
+        self._log_look_again, self._log_size = 0.0, 0
         self._pulse = Pulse(known, spec.sql_user, spec.sql_password, rest=None, interval_s=SQL_INTERVAL_S)
         self._pulse.start()
 
@@ -121,6 +127,33 @@ class Node:
             stopped_s=0.0 if self._stopped_since is None else now - self._stopped_since,
             silent_s=self._pulse.silent_s if self._pulse.answered else 0.0,
         )
+
+    def broken_s(self, now: float) -> float:
+        """How long it has had data without a control file, though nothing was making one."""
+        if self.is_empty or self._state() is not None or self.patroni.processes.run(*_COPYING):
+            self._broken_since = None
+        elif self._broken_since is None:
+            self._broken_since = now
+        return 0.0 if self._broken_since is None else now - self._broken_since
+
+    def behind_s(self, now: float) -> float:
+        """How long its server has said again and again that its primary no longer has the WAL that it needs."""
+        if now >= self._log_look_again:
+            self._log_look_again = now + LOG_EVERY_S
+            size, gone = _wal_is_gone(Path(self.patroni.program.log))
+            if not gone or size == self._log_size:
+                self._behind_since = None
+            elif self._behind_since is None:
+                self._behind_since = now
+            self._log_size = size
+        return 0.0 if self._behind_since is None else now - self._behind_since
+
+    def clear(self) -> None:
+        """End all that runs of it, and remove its data: it is copied anew when it is next started."""
+        self.fence()
+        self.ready = False
+        self._broken_since = self._behind_since = None
+        remove_tree(self._data)
 
     def start(self, now: float) -> None:
         """Start Patroni."""
@@ -171,6 +204,21 @@ class Node:
             return int(struct.unpack("=QIIi", head)[3]) if len(head) == 20 else None
         except OSError:
             return None
+
+
+def _wal_is_gone(log: Path) -> tuple[int, bool]:
+    """How large a server's log is, and whether its last attempt to stream ended so. Its messages are in English.
+
+    Source: PostgreSQL 18, WalSndSegmentOpen in src/backend/replication/walsender.c.
+    """
+    try:
+        with log.open("rb") as f:
+            size = f.seek(0, os.SEEK_END)
+            f.seek(max(0, size - LOG_TAIL_BYTES))
+            tail = f.read()
+    except OSError:
+        return 0, False
+    return size, tail.rfind(b" has already been removed") > tail.rfind(b"started streaming WAL")
 
 
 def _life(pid: int | None) -> Life:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
+from textwrap import wrap
 
 from .drill import Report, Trace
 from .history import Kind, Op, Outcome
 from .measure import Round
 
-WIDTH, LEFT, RIGHT, TOP = 900, 150, 20, 58
-ROW, STRIP_GAP = 16, 34
+WIDTH, LEFT, RIGHT, TOP = 900, 150, 20, 92
+ROW, STRIP_GAP = 16, 48
+LINE = 110
+"""Letters of a line of text."""
+LABEL = 70
+"""How wide what is said of a mark may be."""
+TICKS = 10
 BUCKETS = 240
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 """Told apart by colour-blind eyes too (Paul Tol, Colour Schemes, 2021: bright)."""
@@ -24,11 +30,12 @@ def svg(report: Report) -> str:
     colours = {n: COLOURS[i % len(COLOURS)] for i, n in enumerate(nodes)}
     strip = ROW * (len(nodes) + 2) + STRIP_GAP
     height = TOP + strip * len(report.rounds) + 30
-    body = [_text(LEFT, 22, f"{report.drill} of group {report.group}: {report.how}", "start", 14)]
-    body.append(
-        _text(LEFT, 40, "writes acknowledged by each node, reads, and what got no answer, over seconds", "start")
-    )
+    body = [_text(LEFT, 22, f"{report.drill} of group {report.group}", "start", 14)]
+    body += [_text(LEFT, 38 + 13 * i, line, "start", 11) for i, line in enumerate(wrap(report.how, LINE)[:2])]
+    what = "writes acknowledged by each node, reads, and what got no answer (writes that may have happened: brown)"
+    body.append(_text(LEFT, TOP - 25, what, "start", 11))
     span = max((t.ended_s for t in report.traces), default=1.0)
+    body += _axis(height - 22, span)
     for i, (found, trace) in enumerate(zip(report.rounds, report.traces, strict=True)):
         body += _strip(TOP + strip * i, i + 1, found, trace, nodes, colours, span)
     return (
@@ -66,12 +73,26 @@ def _strip(
     yield from _row(y + ROW, [r.at_s for r in trace.refusals], _REFUSED, span)
     unknown = [op.ended_s for op in trace.ops if op.kind is Kind.APPEND and op.outcome is Outcome.UNKNOWN]
     yield from _row(y + ROW, unknown, _UNKNOWN, span)
-    for at, what in ((trace.broken_s, "broken"), (trace.mended_s, "mended"), (trace.redundant_s, "redundant")):
-        if at is not None:
-            yield f'<path d="M{x(at):.1f} {top}V{bottom + 4}" stroke="#222" stroke-dasharray="3 3"/>'
-            yield _text(
-                x(at), bottom + 14, f"{what} {at - trace.broken_s:+.1f}" if at != trace.broken_s else what, "middle", 10
-            )
+    marks = ((trace.broken_s, "broken"), (trace.mended_s, "mended"), (trace.redundant_s, "redundant"))
+    before, lower = float(-LABEL), False
+    for at, what in marks:
+        if at is None:
+            continue
+        lower, before = x(at) - before < LABEL and not lower, x(at)
+        drop = 12 if lower else 0
+        yield f'<path d="M{x(at):.1f} {top}V{bottom + 4 + drop}" stroke="#222" stroke-dasharray="3 3"/>'
+        told = f"{what} {at - trace.broken_s:+.1f} s" if at != trace.broken_s else what
+        yield _text(x(at), bottom + 14 + drop, told, "middle", 10)
+
+
+def _axis(y: float, span: float) -> Iterable[str]:
+    """Seconds since the clients began, under all rounds."""
+    step = next((s for s in (1, 2, 5, 10, 20, 50, 100) if span / s <= TICKS), 200)
+    yield f'<path d="M{LEFT} {y}H{WIDTH - RIGHT}" stroke="#888"/>'
+    for at in range(0, int(span) + 1, step):
+        x = LEFT + at / span * (WIDTH - LEFT - RIGHT)
+        yield f'<path d="M{x:.1f} {y}v4" stroke="#888"/>'
+        yield _text(x, y + 15, f"{at} s", "middle", 10)
 
 
 def _row(y: float, times: Sequence[float], colour: str, span: float) -> Iterable[str]:

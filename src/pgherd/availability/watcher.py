@@ -23,13 +23,15 @@ from ..local import machine
 from ..local.machine import Machine
 from . import children, keys
 from .ballot import Ballot
-from .decide import Fenced, Life, OwnAction, OwnNode, may_return, on_own
+from .decide import BROKEN_S, Broken, Fenced, Life, OwnAction, OwnNode, may_be_copied_anew, may_return, on_own
+from .logs import trim
 from .node import Kept, Node, measured
 
 TICK_S = 0.1
 DROP_FOR_S = 2.0
 """How long dropping a leader key is tried; then the node is started all the same, and its key runs out by itself."""
 RETURN_TICK_S = 0.3
+TRIM_EVERY_S = 60.0
 SECOND_WATCHER = 3
 URGENT = -10
 """The priority that a watcher, and etcd, take where they may."""
@@ -46,6 +48,7 @@ class Watcher:
         self.nodes = [Node(n, spec) for n in spec.nodes if n.patroni]
         self.ballot = Ballot(spec)
         self._leaving: list[Node] = []
+        self._trim_at = 0.0
         self._read_again = self._stop_nodes = self._stop_all = False
 
     def run(self) -> None:
@@ -109,6 +112,11 @@ class Watcher:
                 node.stop()
             elif node.ready or self._make_ready(node):
                 self._tend(node, now)
+        if now >= self._trim_at:
+            self._trim_at = now + TRIM_EVERY_S
+            for kept in (*([self.etcd] if self.etcd else []), *(n.patroni for n in self.nodes)):
+                trim(Path(kept.program.log), self.spec.owner)
+            trim(self.directory / machine.LOG)
         if self._stop_all and self.etcd is not None and self.etcd.pid and not self._nodes_running():
             with suppress(ProcessLookupError):
                 os.kill(self.etcd.pid, signal.SIGTERM)
@@ -119,6 +127,11 @@ class Watcher:
                 node.start(time.monotonic())
             return
         seen = node.look(now)
+        if self._may_be_copied_anew(node, seen, now):
+            why = "has no control file" if node.broken_s(now) else "is too far behind: its primary has less WAL"
+            log.warning("%s %s; it is copied anew", node.known.name, why)
+            node.clear()
+            return
         if seen.server is Life.GONE and seen.was_up and (seen.clean or not seen.led):
             seen = replace(seen, leads=self._leads(node))
         action = on_own(seen)
@@ -182,6 +195,22 @@ class Watcher:
         except HerdError:
             fenced = replace(fenced, known=False)
         return may_return(replace(fenced, since_s=now - node.fenced_at))
+
+    def _may_be_copied_anew(self, node: Node, seen: OwnNode, now: float) -> bool:
+        runs = seen.server is not Life.GONE
+        broken = Broken(node.broken_s(now), node.behind_s(now), runs, followed=False, rewindable=False, heir=False)
+        if max(broken.since_s, broken.behind_s) < BROKEN_S or now < node.look_again:
+            return False
+        node.look_again = now + RETURN_TICK_S
+        try:
+            entry = keys.leader(self.store, node.known.group)
+            followed = entry is not None and entry.value != node.known.name
+            led = keys.primary_runs(self.store, node.known.group)
+            sync = keys.sync(self.store, node.known.group)
+            heir = entry is not None and node.known.name in keys.heirs(sync, entry.value)
+        except HerdError:
+            return False
+        return may_be_copied_anew(replace(broken, followed=followed, rewindable=led, heir=heir))
 
     def _make_ready(self, node: Node) -> bool:
         """Whether the group has settings, and this node rows or somebody to copy from."""

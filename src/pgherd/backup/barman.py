@@ -22,6 +22,7 @@ from .keeper import POINT_PREFIX, Base, Setting, Source, Tool, command_text, fai
 from .manifest import GroupBackup
 from .place import Place
 from .programs import Ended, run
+from .wal import is_before
 
 _OLDEST = {16: (3, 9), 17: (3, 12), 18: (3, 16)}
 """The first releases after each major version of PostgreSQL was out."""
@@ -105,7 +106,14 @@ class Barman:
         return Base(path, str(made["systemid"]), int(made["timeline"]), str(made["begin_xlog"]), size)
 
     async def discard(self, path: str) -> None:
-        await asyncio.to_thread(self.bucket.remove, path)
+        await asyncio.to_thread(self.bucket.remove_directory, path)
+
+    async def expire_wal(self, before: str) -> None:
+        def remove() -> None:
+            found = [key for key, _ in self.bucket.objects(f"{self.wal}/")]
+            self.bucket.remove_all([key for key in found if is_before(key.rpartition("/")[2], before)])
+
+        await asyncio.to_thread(remove)
 
     async def lacking(self, names: Sequence[str]) -> list[str]:
         directories = sorted({n[:16] for n in names})

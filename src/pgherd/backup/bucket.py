@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,6 +95,9 @@ class Bucket:
         with self._asking("writing"):
             self._client().put_object(Bucket=self.name, Key=self.key(name), Body=text.encode())
 
+    def remove(self, name: str) -> None:
+        self.remove_all([self.key(name)])
+
     def objects(self, begin: str, delimiter: str = "") -> list[tuple[str, int]]:
         """The objects whose name, without the prefix, begins so: their whole names and bytes."""
         with self._asking("reading"):
@@ -116,11 +119,14 @@ class Bucket:
                 return False
         return reader.eof
 
-    def remove(self, directory: str) -> None:
+    def remove_directory(self, directory: str) -> None:
         """Remove all objects in a directory."""
-        found = self.objects(f"{directory}/")
+        self.remove_all([key for key, _ in self.objects(f"{directory}/")])
+
+    def remove_all(self, keys: Sequence[str]) -> None:
+        """Remove objects by their whole names; what is not there is no failure."""
         with self._asking("removing"):
-            for key, _ in found:
+            for key in keys:
                 self._client().delete_object(Bucket=self.name, Key=key)
 
     def where(self) -> str | None:

@@ -127,7 +127,10 @@ class Keeper(Protocol):
         """A base backup of the server, called ``label``."""
 
     async def discard(self, path: str) -> None:
-        """Remove a base backup that is part of no backup."""
+        """Remove a base backup that is part of no backup, or of none any more."""
+
+    async def expire_wal(self, before: str) -> None:
+        """Remove the WAL before the segment ``before``; all base backups begin there or later."""
 
     async def lacking(self, names: Sequence[str]) -> list[str]:
         """Those of some WAL segments that are not in the archive."""

@@ -96,6 +96,13 @@ class PgBackRest:
     async def discard(self, path: str) -> None:
         await self._run("expire", f"--set={Path(path).name}")
 
+    async def expire_wal(self, before: str) -> None:
+        """pgBackRest knows by itself where the oldest of its backups begins."""
+        there = len((await self._info())["backup"])
+        ended = await self._run("expire", "--repo1-retention-full-type=count", f"--repo1-retention-full={there}")
+        if ended.status != 0:
+            raise failed(f"group {self.group}: pgBackRest can't remove old WAL from {self.place}", ended.said)
+
     async def lacking(self, names: Sequence[str]) -> list[str]:
         archives = [a["id"] for a in (await self._info())["archive"]]
         there: set[str] = set()

@@ -35,6 +35,9 @@ class Place(Protocol):
     def write(self, name: str, text: str) -> None:
         """Write a document, the whole of it or nothing, for the owner only."""
 
+    def remove(self, name: str) -> None:
+        """Remove a document, if it is there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -76,6 +79,14 @@ class Folder:
         except OSError as error:
             raise BackupFailed(
                 f"{error.filename or path}: {os.strerror(error.errno or 0)}", hint="name a directory of yours"
+            ) from error
+
+    def remove(self, name: str) -> None:
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise BackupFailed(
+                f"{self.path / name} can't be removed: {error.strerror}", hint="see who owns it"
             ) from error
 
 

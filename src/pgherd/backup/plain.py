@@ -22,8 +22,10 @@ from .keeper import ENDED, Base, Setting, Source, Tool, failed
 from .manifest import GroupBackup
 from .place import Folder, Place
 from .programs import run
+from .wal import is_before
 
 _STALE_S = 3600
+_UNFINISHED = "backup_manifest.tmp"
 _SCRIPT = (
     'd={wal}; f=%f; t="$d/.$f.$$"; '
     'if [ -e "$d/$f" ]; then sync "$d/$f" "$d" && {{ cmp -s "%p" "$d/$f" || {ended}; }}; '
@@ -98,6 +100,8 @@ class Plain:
         directory = self.folder / path
         if directory.exists():  # of a backup that did not come to its end
             shutil.rmtree(directory)
+        # A copy that was killed at its very end left it in the server that came of it. Copied, our own takes its place.
+        (source.data / _UNFINISHED).unlink(missing_ok=True)
         info = {k: v for k, v in source.reach.items() if k not in ("password", "application_name")}
         dsn = make_conninfo("", **{**info, "dbname": "postgres"})
         arguments: list[str | Path] = ["-D", directory, "-d", dsn, "--no-password"]
@@ -110,12 +114,28 @@ class Plain:
         ranges = document["WAL-Ranges"]
         if len(ranges) != 1:
             raise BackupFailed(f"group {self.group} failed over while it was copied", hint="take the backup again")
+        missing = [f["Path"] for f in document["Files"] if not (directory / str(f.get("Path", "."))).exists()]
+        if missing:
+            raise BackupFailed(f"group {self.group}: {missing[0]} was not copied", hint="take the backup again")
         size = sum(int(f["Size"]) for f in document["Files"])
         system = str(document.get("System-Identifier") or "")
         return Base(path, system, int(ranges[0]["Timeline"]), str(ranges[0]["Start-LSN"]), size)
 
     async def discard(self, path: str) -> None:
         await asyncio.to_thread(shutil.rmtree, self.folder / path, ignore_errors=True)
+
+    async def expire_wal(self, before: str) -> None:
+        def remove() -> None:
+            for path in (self.folder / self.wal).iterdir():
+                if is_before(path.name, before):
+                    path.unlink(missing_ok=True)
+
+        try:
+            await asyncio.to_thread(remove)
+        except OSError as error:
+            raise BackupFailed(
+                f"{error.filename or self.folder}: {error.strerror}", hint="run as the user who made the backups"
+            ) from error
 
     async def lacking(self, names: Sequence[str]) -> list[str]:
         return [n for n in names if not (self.folder / self.wal / n).exists()]

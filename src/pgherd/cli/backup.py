@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from ..backup.keeper import POINT_PREFIX, Tool, setting_of
+from ..backup.expire import Expired
+from ..backup.expire import expire as expire_backups
+from ..backup.keeper import POINT_PREFIX, Setting, Tool, setting_of
 from ..backup.manifest import Backup, Found, choose, read_all
 from ..backup.moment import name_point
 from ..backup.place import place_of
@@ -24,6 +27,7 @@ from ..backup.verify import verify as verify_backup
 from ..client import connect_async
 from ..errors import BadInput, HerdError
 from ..herdfile import default_home
+from ..local import homelock
 from ..local.herd import LocalHerd
 from ..local.installation import find
 from ..local.user import server_user
@@ -67,6 +71,16 @@ def backup(
         list[str] | None,
         typer.Option("--verify", metavar="PLACE", help="Read every byte of the backups in PLACE, or of --label."),
     ] = None,
+    expire: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expire", metavar="PLACE", help="Remove old backups, and WAL that only they needed: see --keep."
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Keep the newest N backups in the places named by --to or --expire."),
+    ] = None,
     point: Annotated[
         bool,
         typer.Option("--point", help="Only name a restore point on all groups, as of one moment; attached ones too."),
@@ -76,32 +90,48 @@ def backup(
     json: JsonOption = False,
 ) -> None:
     """Back a local herd up: all groups as of one moment, and every change from then on (WAL archiving)."""
-    if sum(map(bool, (to, list_, verify, point, off))) != 1:
-        raise BadInput("name what to do", hint="one of --to PLACE, --list PLACE, --verify PLACE, --point, --off")
+    if sum(map(bool, (to, list_, verify, expire, point, off))) != 1:
+        raise BadInput(
+            "name what to do", hint="one of --to PLACE, --list PLACE, --verify PLACE, --expire PLACE, --point, --off"
+        )
+    if (keep is None and expire) or (keep is not None and not (to or expire)):
+        raise BadInput("--expire and --keep belong together", hint="--expire PLACE --keep 7, or --to PLACE --keep 7")
     if list_:
         _list(read_all([place_of(text) for text in list_]), json)
     elif verify:
         _verify(read_all([place_of(text) for text in verify]), label, home or default_home(), json)
+    elif expire:
+        _expire(expire, keep or 1, home or default_home(), json)
     elif point:
         asyncio.run(_point(label, home or default_home(), json))
     elif off:
         asyncio.run(_off(home or default_home()))
         print_json({"archiving": False}) if json else out.print("archiving is off; backups stay")
     else:
-        asyncio.run(_backup(to or [], target_region, label, home or default_home(), tool, json))
+        asyncio.run(_backup(to or [], target_region, label, home or default_home(), tool, keep, json))
 
 
 async def _backup(
-    to: Sequence[str], region: str | None, label: str | None, home: Path, tool: Tool | None, json: bool
+    to: Sequence[str],
+    region: str | None,
+    label: str | None,
+    home: Path,
+    tool: Tool | None,
+    keep: int | None,
+    json: bool,
 ) -> None:
     targets = parse_targets(to, region)
     started = time.perf_counter()
-    with err.status("opening the herd") as line:
+    gone: Expired | None = None
+    with err.status("opening the herd") as line, homelock.locked(home, 0, homelock.BACKUP_NAME, "another backup"):
         async with connect_async(home=home) as herd:
             made = await take_backup(herd, home, targets, label, lambda text: line.update(escape(text)), tool, _note)
+        if keep is not None:
+            line.update("removing old backups")
+            gone = await expire_backups([t.place for t in targets], keep, _setting(home))
     seconds = time.perf_counter() - started
     if json:
-        print_json({**_document(made), "seconds": round(seconds, 2)})
+        print_json({**_document(made), "removed": list(gone.removed) if gone else [], "seconds": round(seconds, 2)})
         return
     rows = [
         [g.name, g.region, size(g.bytes), sum(c.rows for c in g.counts) if made.quiet else None, g.tool]
@@ -110,7 +140,35 @@ async def _backup(
     out.print(table_of(["group", "region", "size", "rows", "by"], rows, title=f"backup {made.label}"))
     moment = "nobody wrote meanwhile" if made.quiet else "writers did not stop, so rows were not counted"
     out.print(f"\n{seconds:.1f} s; all groups as of {made.taken_at}, within {made.spread_ms:g} ms; {moment}")
+    if gone is not None:
+        _tell(gone)
     out.print("every later change is archived too, within a minute; [bold]pgherd backup --off[/] ends that")
+
+
+def _expire(places: Sequence[str], keep: int, home: Path, json: bool) -> None:
+    alone = homelock.locked(home, 0, homelock.BACKUP_NAME, "another backup") if home.is_dir() else nullcontext()
+    with alone:
+        gone = asyncio.run(expire_backups([place_of(text) for text in places], keep, _setting(home)))
+    if json:
+        print_json({"removed": list(gone.removed), "kept": list(gone.kept), "elsewhere": list(gone.elsewhere)})
+    else:
+        _tell(gone)
+
+
+def _tell(gone: Expired) -> None:
+    out.print(
+        f"removed: {', '.join(map(escape, gone.removed)) or 'nothing'}; kept: {', '.join(map(escape, gone.kept))}"
+    )
+    if gone.elsewhere:
+        out.print(
+            f"[yellow]kept as well[/], since some of their groups are in other places:"
+            f" {', '.join(map(escape, gone.elsewhere))}"
+        )
+
+
+def _setting(home: Path) -> Setting:
+    user = server_user()
+    return setting_of(find(user), user, home)
 
 
 def _note(text: str) -> None:
@@ -186,8 +244,7 @@ def _verify(found: Sequence[Found], label: str | None, home: Path, json: bool) -
     wanted = [choose(found, label)] if label else list(found)
     results: list[dict[str, Any]] = []
     failed: HerdError | None = None
-    user = server_user()
-    setting = setting_of(find(user), user, home)
+    setting = _setting(home)
     for one in wanted:
         try:
             asyncio.run(verify_backup(one, setting))

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from .. import members
+from ..availability.recopy import recopy as copy_anew
 from ..client import AsyncHerd, connect_async
 from ..elastic import By, drain_plan, rebalance_plan
 from ..engines.conduct import JOBS, Conduct
@@ -182,6 +183,21 @@ async def _change(
             out.print("[dim]nothing was changed; --json shows each statement[/]")
         else:
             _show(moves, conduct, seconds)
+
+
+@node.command()
+def recopy(
+    name: Annotated[str, typer.Argument(metavar="NODE", help="The standby, as pgherd status names it.")],
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy a standby anew from its primary, whatever its data is like: one that does not come up, or is damaged."""
+    with err.status(f"asking for {escape(name)}") as line:
+        seconds = copy_anew(home or default_home(), name, lambda text: line.update(escape(text)))
+    if json:
+        print_json({"node": name, "seconds": round(seconds, 2)})
+    else:
+        out.print(f"{escape(name)} is a copy of its primary, and follows it; that took {seconds:.1f} s")
 
 
 def _conduct(jobs: int, max_rate: str | None) -> Conduct:

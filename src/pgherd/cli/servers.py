@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
 
 from .. import herdfile, members
 from ..availability.keys import last_failovers
+from ..availability.takeover import takeover_state
 from ..backup.recognise import archiving_of
 from ..client import connect_async
-from ..errors import BadInput, LocalServerError
+from ..errors import BadInput, GroupUnavailable, InDoubt, LocalServerError
 from ..herdfile import TwoNode, default_home
 from ..local.herd import LocalHerd
 from ..local.installation import find
@@ -97,7 +100,7 @@ def up(
         exists = (where / herdfile.FILE_NAME).exists()
         if exists and replicas is not None and members.larger(where, replicas, two_node) is not None:
             local.up(labels, engine, pg_config, say, tls=tls)
-            say("stopping the servers: they get standbys")
+            say("stopping the servers, for about ten seconds: they get standbys")
             asyncio.run(members.enlarge(where, replicas, two_node))
         local.up(
             labels,
@@ -200,15 +203,19 @@ def status(
         print_json(asyncio.run(read_status(dsn, home)))
         return
     if not watch:
-        document = asyncio.run(read_status(dsn, home))
-        show_groups(document)
-        out.print()
-        out.print(_tables(document))
+        out.print(_status(asyncio.run(read_status(dsn, home))), soft_wrap=True)
         return
     with Live(console=out, screen=out.is_terminal) as live:
         while True:
-            live.update(_tables(asyncio.run(read_status(dsn, home))))
+            try:
+                live.update(_status(asyncio.run(read_status(dsn, home))))
+            except (GroupUnavailable, InDoubt) as error:
+                live.update(f"[red]{escape(error.message)}[/]")
             time.sleep(WATCH_INTERVAL_S)
+
+
+def _status(document: dict[str, Any]) -> Group:
+    return Group(*_groups(document), "", _tables(document))
 
 
 async def read_status(dsn: str | None, home: Path | None) -> dict[str, Any]:
@@ -219,6 +226,7 @@ async def read_status(dsn: str | None, home: Path | None) -> dict[str, Any]:
         where = home or default_home()
         file = herdfile.read(where)
         document = await status_of(herd, file, await asyncio.to_thread(last_failovers, where))
+        document["takeover"] = await asyncio.to_thread(takeover_state, where)
         archiving = await archiving_of(herd)
         for group in document["groups"]:
             group["archiving"] = archiving[group["name"]]
@@ -226,7 +234,11 @@ async def read_status(dsn: str | None, home: Path | None) -> dict[str, Any]:
 
 
 def show_groups(document: dict[str, Any]) -> None:
-    """Groups and nodes as a table."""
+    """Groups and nodes as a table, and what is to be known of them."""
+    out.print(Group(*_groups(document)), soft_wrap=True)
+
+
+def _groups(document: dict[str, Any]) -> Iterator[Any]:
     replicated = any(len(g["nodes"]) > 1 for g in document["groups"])
     rows = [
         [
@@ -244,27 +256,26 @@ def show_groups(document: dict[str, Any]) -> None:
     title = f"{document['engine']} herd, generation {document['generation']}"
     columns = ["group", "node", "address", "place", "role", "up"]
     columns += ["timeline", "sync", "lag bytes", "lag s"] if replicated else []
-    out.print(table_of(columns, rows, title=title))
+    yield table_of(columns, rows, title=title)
     for warning in document.get("tls", {}).get("warnings", ()):
-        out.print(f"[yellow]TLS[/] {escape(warning)}")
+        yield f"[yellow]TLS[/] {escape(warning)}"
+    for text in (document.get("takeover") or {}).get("off", ()):
+        yield f"[red]{escape(text)}[/]"
     for g in document["groups"]:
-        if g["promise_off"]:
-            out.print(f"group {escape(g['name'])}: {escape(g['promise_off'])}")
-        if g["guarded"] is False:
-            out.print(
-                f"group {escape(g['name'])}: statements that would let pinned rows out are not refused (no superuser)"
-            )
-        if wal := g.get("archiving"):
-            state = (
-                f"[red]failing[/] at {wal['failing']}" if wal["failing"] else f"last {(wal['last'] or 'never')[:19]}"
-            )
-            to = escape(wal["to"] or "an unknown place")
-            out.print(f"group {escape(g['name'])}: WAL archived to {to} ({wal['tool']}), {state}", soft_wrap=True)
-        if last := g["last_failover"]:
-            who = f"{last['from']} to {last['to']}" if last["from"] else f"to {last['to']}"
-            out.print(
-                f"group {escape(g['name'])}: last failover {last['at'][:19]}, {escape(who)}: {escape(last['why'])}"
-            )
+        yield from (f"group {escape(g['name'])}: {text}" for text in _of_group(g))
+
+
+def _of_group(group: dict[str, Any]) -> Iterator[str]:
+    if group["promise_off"]:
+        yield escape(group["promise_off"])
+    if group["guarded"] is False:
+        yield "statements that would let pinned rows out are not refused (no superuser)"
+    if wal := group.get("archiving"):
+        state = f"[red]failing[/] at {wal['failing']}" if wal["failing"] else f"last {(wal['last'] or 'never')[:19]}"
+        yield f"WAL archived to {escape(wal['to'] or 'an unknown place')} ({wal['tool']}), {state}"
+    if last := group["last_failover"]:
+        who = f"{last['from']} to {last['to']}" if last["from"] else f"to {last['to']}"
+        yield f"last failover {last['at'][:19]}, {escape(who)}: {escape(last['why'])}"
 
 
 def _tables(document: dict[str, Any]) -> Any:

@@ -31,7 +31,7 @@ class Read(StrEnum):
 
 
 class Reading(NamedTuple):
-    """What a reader wants: where, and how old the answer may be in seconds (None: any age that is known)."""
+    """What a reader wants: where, and how old the answer may be in seconds (None: any age)."""
 
     read: Read = Read.PRIMARY
     max_staleness_s: float | None = None
@@ -67,17 +67,22 @@ def reading_of(read: str | None, max_staleness_s: float | None) -> Reading:
 
 
 def choose(states: Iterable[NodeState], reading: Reading) -> list[str]:
-    """The nodes that may answer, the fastest first; none when no node fits."""
+    """The nodes that may answer, the fastest first, and after them those of unknown age; none when no node fits."""
     fitting = [s for s in states if _fits(s, reading)]
-    return [s.name for s in sorted(fitting, key=lambda s: (float("inf") if s.ms is None else s.ms, s.standby, s.name))]
+
+    def order(s: NodeState) -> tuple[object, ...]:
+        return (s.stale_s is None, float("inf") if s.ms is None else s.ms, s.standby, s.name)
+
+    return [s.name for s in sorted(fitting, key=order)]
 
 
 def _fits(state: NodeState, reading: Reading) -> bool:
     if not state.standby:
         return reading.read is not Read.REPLICA
-    if reading.read is Read.PRIMARY or state.stale_s is None:
+    if reading.read is Read.PRIMARY:
         return False
-    return reading.max_staleness_s is None or state.stale_s <= reading.max_staleness_s
+    limit_s = reading.max_staleness_s
+    return limit_s is None or (state.stale_s is not None and state.stale_s <= limit_s)
 
 
 def hedge_after_s(states: Sequence[NodeState]) -> float:

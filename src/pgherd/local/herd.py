@@ -42,7 +42,7 @@ from .user import ServerUser, server_user
 _READER_FILE = rf"\.?reader-.+\.{_PASSFILE}"  # llm/reader.py writes them
 _AUDIT_FILE = r"audit\.(?:key|pub)\Z|\.audit\.(?:key|pub)\."  # audit/signing.py does
 _OWN = re.compile(
-    rf"{homelock.FILE_NAME}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
+    rf"{homelock.FILE_NAME}\Z|{re.escape(homelock.DRILL_NAME)}\Z|{re.escape(homelock.BACKUP_NAME)}\Z|{_PASSFILE}\Z|\.{_PASSFILE}\.|\.{re.escape(herdfile.FILE_NAME)}\.|{_READER_FILE}"
     rf"|{_AUDIT_FILE}"
     r"|ca\.(key|crt)\Z|\.ca\.(key|crt)\."  # local/certificates.py
     rf"|{layout.ARCHIVING}\Z"
@@ -473,7 +473,10 @@ class LocalHerd:
         self._init_missing(herd, empty, installation, user, say)
         say("opening etcd")
         replicas.open_store()
-        return replicas.wait_ready(say)
+        unlucky = replicas.wait_ready(say)
+        if not unlucky:
+            replicas.open_store(ready=True)
+        return unlucky
 
     def _create_databases(self, herd: HerdFile) -> None:
         _each(lambda n: self._create_database(n, herd), [nodes[0] for nodes in _groups(herd.nodes).values()])

@@ -12,21 +12,21 @@ from pathlib import Path
 from ..errors import AlreadyRunning, LocalServerError, NoSuchHerd
 
 FILE_NAME = "lock"
+DRILL_NAME = "drill.lock"
+BACKUP_NAME = "backup.lock"
 _POLL_S = 0.05
 
 
 @contextmanager
-def locked(home: Path, wait_s: float) -> Iterator[None]:
-    """Hold ``<home>/lock``, waiting up to ``wait_s`` for it.
+def locked(home: Path, wait_s: float, name: str = FILE_NAME, who: str = "another pgherd command") -> Iterator[None]:
+    """Hold ``<home>/lock``, or another file of the home, waiting up to ``wait_s`` for it.
 
     Raises AlreadyRunning if another command holds it for longer, NoSuchHerd if the home is not there.
     """
     deadline = time.monotonic() + wait_s
-    while (fd := _try(home / FILE_NAME)) is None:
+    while (fd := _try(home / name)) is None:
         if time.monotonic() > deadline:
-            raise AlreadyRunning(
-                f"another pgherd command is working on {home}", hint="wait for it to end, then call again"
-            )
+            raise AlreadyRunning(f"{who} is working on {home}", hint="wait for it to end, then call again")
         time.sleep(_POLL_S)
     try:
         yield

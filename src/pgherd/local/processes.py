@@ -148,6 +148,10 @@ class Processes:
             found += [p for p in children.get(pid, ()) if p not in found]
         return found
 
+    def run(self, *names: str) -> bool:
+        """Whether a program of one of these names, a server's, is at work there."""
+        return any(_stat(pid)[0] in names and _works_in(pid, self.directory) for pid in _server_programs())
+
     def keepers(self) -> list[int]:
         """Patroni, or etcd: without what they have started."""
         return [pid for pid in _all() if self._is_keeper(_stat(pid)[0], pid)]

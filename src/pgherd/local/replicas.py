@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -216,18 +216,25 @@ class Replicas:
             for group in dict.fromkeys(n.group for n in gone):
                 self.await_etcd(partial(_forget, store, group), timeout_s)
 
-    def open_store(self, timeout_s: float = 30) -> None:
-        """Wait for etcd, close it to those without the password, and give each group its settings."""
-        with closing(self._any_machine().store(2.0)) as store:
-            self.await_etcd(lambda: self._open(store), timeout_s)
+    def open_store(self, *, ready: bool = False, timeout_s: float = 30) -> None:
+        """Wait for etcd, close it to those without the password, and give each group its settings.
 
-    def _open(self, store: Store) -> None:
+        A group that gets its very first standbys need not wait for them: until all are copied, as long as that takes,
+        it promises what it did before. Called again once all are ``ready``, it holds it to all of its settings.
+        """
+        with closing(self._any_machine().store(2.0)) as store:
+            self.await_etcd(lambda: self._open(store, ready), timeout_s)
+
+    def _open(self, store: Store, ready: bool) -> None:
         store.secure()
         for name, nodes in self.groups().items():
             settings = patroni.group_settings(len(nodes), len(self.herd.nodes), self.herd.two_node)
             text = json.dumps(settings, separators=(",", ":"))
             key = f"{NAMESPACE}{name}/config"
             known = store.get(key)
+            lenient = json.dumps(settings | {"synchronous_mode_strict": False}, separators=(",", ":"))
+            if not ready and _begins(nodes) and (known is None or known.value == lenient):
+                text = lenient
             if known is None or known.value != text:
                 store.put(key, text)
 
@@ -248,6 +255,7 @@ class Replicas:
     def wait_ready(self, say: Progress, timeout_s: float = 120) -> set[str]:
         """Wait until each group has a primary and as many standbys as a write must reach; usually none is returned.
 
+        ``timeout_s`` does not end it while a node is being copied.
         What is returned are nodes that can't start because another program has taken a port of theirs meanwhile.
         Raises LocalServerError that names the group and quotes Patroni's log.
         """
@@ -260,15 +268,20 @@ class Replicas:
                     del waiting[name]
             if unlucky := {n.name for nodes in waiting.values() for n in nodes if self._found_port_taken(n)}:
                 return unlucky
-            if waiting and time.monotonic() > deadline:
+            if waiting and time.monotonic() > deadline and not self._copies(waiting):
                 name, nodes = next(iter(waiting.items()))
                 logs = "\n".join(_tail(self.home / NODES / n.name / "patroni.log", 4) for n in nodes)
                 raise LocalServerError(
                     f"group {name} is not ready after {timeout_s:.0f} s\n{logs}",
-                    hint="see patroni.log and server.log there",
+                    hint="see patroni.log and server.log there; one that does not come up: pgherd node recopy NODE",
                 )
             time.sleep(_POLL_S)
         return set()
+
+    def _copies(self, groups: Mapping[str, Sequence[HerdNode]]) -> bool:
+        """Whether a node is being copied, which takes as long as its rows do."""
+        nodes = (n for group in groups.values() for n in group)
+        return any(Processes(self.home / NODES / n.name).run("pg_basebackup", "pg_rewind") for n in nodes)
 
     def _found_port_taken(self, node: HerdNode) -> bool:
         directory = self.home / NODES / node.name
@@ -443,6 +456,11 @@ class Replicas:
         )
         text = json.dumps(settings, indent=1) + "\n"
         write_atomically(directory / PATRONI_FILE, text, mode=0o600, owner=user.owner)
+
+
+def _begins(nodes: Sequence[HerdNode]) -> bool:
+    """Whether one of a group's nodes may have rows already."""
+    return any((Path(n.data_directory or "") / "PG_VERSION").exists() for n in nodes)
 
 
 def _forget(store: Store, group: str) -> None:

@@ -11,6 +11,15 @@ import psycopg
 from ...errors import InDoubt
 from ..base import Connection
 
+LOOK_EVERY_S = 15.0
+"""How often a commit that has not ended is looked at."""
+_STUCK = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep')
+       AND NOT EXISTS (SELECT FROM pg_stat_replication
+                       WHERE coalesce(sync_state, 'sync') IN ('sync', 'quorum')
+                             AND coalesce(state, 'streaming') = 'streaming')
+"""
+"""Who may not see others' states sees NULL, and takes none for stuck."""
 _FUNCTION = "SyncRepWaitForLSN"
 """Which function of the server says so; the words are in the server's language."""
 
@@ -33,3 +42,12 @@ def check(connection: Connection, group: str) -> None:
             f"group {group} committed, but gave up waiting for its standbys: the write is lost if that server is",
             hint="read the rows before writing them again",
         )
+
+
+async def is_stuck(connection: Connection, pid: int) -> bool:
+    """Whether the commit of the server process ``pid`` waits for standbys, none of which can be reached.
+
+    Such a wait may last for ever, and no timeout of the server's ends it. ``connection`` is another one, to its server.
+    """
+    row = await (await connection.execute(_STUCK, [pid])).fetchone()
+    return bool(row and row[0])

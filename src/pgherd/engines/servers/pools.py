@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ class Pools:
         self.whereabouts = Whereabouts(base, groups)
         self._pools: dict[tuple[str, bool, str | None], Pool] = {}
         self._origin: dict[Connection, Pool] = {}
+        self._left: dict[asyncio.Future[None], tuple[Connection, ...]] = {}
 
     async def set_groups(self, groups: tuple[Group, ...]) -> None:
         """Follow a changed topology: pools of groups that moved or are gone are closed."""
@@ -73,6 +75,21 @@ class Pools:
         finally:
             await connection.close()
 
+    def leave(self, work: asyncio.Future[None], connections: Iterable[Connection]) -> None:
+        """Let ``work`` go on with its ``connections`` though nobody waits for it; it gives them back when it ends."""
+        self._left[work] = tuple(connections)
+        work.add_done_callback(self._ended)
+
+    def _ended(self, work: asyncio.Future[None]) -> None:
+        del self._left[work]
+        if not work.cancelled():
+            work.exception()
+
     async def close(self) -> None:
-        """Close everything."""
+        """Close everything. What was left to itself ends on its servers."""
+        for work, connections in list(self._left.items()):
+            for connection in connections:
+                await connection.close()  # cancelled while it is open, the server would be asked to cancel as well
+            work.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
         await self.reset()

@@ -21,10 +21,11 @@ ANSWER_TIMEOUT_S = 2.0
 """How long a node may take to answer before it counts as down."""
 
 _OWN = """
-SELECT CASE WHEN pg_is_in_recovery()
+SELECT (CASE WHEN pg_is_in_recovery()
             THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
-            ELSE pg_current_wal_lsn() END - '0/0' AS lsn,
-       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0' AS replayed,
+            ELSE pg_current_wal_lsn() END - '0/0')::bigint AS lsn,
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0')::bigint
+            AS replayed,
        CASE WHEN pg_is_in_recovery()
             THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
                           (SELECT timeline_id FROM pg_control_checkpoint()))

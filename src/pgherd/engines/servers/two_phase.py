@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import psycopg
 from psycopg import sql
@@ -26,6 +26,8 @@ from .pools import Pools
 
 GID_PREFIX = "pgherd:"
 SETTLE_LOCK_TIMEOUT_MS = 1000
+LET_GO_S = 1.0
+"""How long whoever is cancelled during a commit waits for its end all the same."""
 
 
 def new_gid(decider: str) -> str:
@@ -66,17 +68,43 @@ class TwoPhaseTransaction:
                     yield connection
 
     async def commit(self) -> None:
-        """Make all of it durable. InDoubt only when the deciding group went away at the very commit."""
+        """Make all of it durable. InDoubt only when the deciding group went away at the very commit, or waits for
+        standbys of which none is in reach.
+
+        Cancelled halfway, some groups would commit and others roll back; and a wait for standbys that is cancelled
+        shows others what can still be lost. So whoever is not patient goes, and the commit goes on without him.
+        """
         if not self._parts:
             return
         work = asyncio.ensure_future(self._commit())
         try:
-            await asyncio.shield(work)
+            while not (await asyncio.wait([work], timeout=acknowledged.LOOK_EVERY_S))[0]:
+                await self._look(work)
+            work.result()
         except asyncio.CancelledError:
-            await asyncio.wait([work])  # cancelled halfway, some groups would commit and others roll back
-            if not work.cancelled():
-                work.exception()
+            await asyncio.wait([work], timeout=LET_GO_S)
             raise
+        finally:
+            if not work.done():
+                self.left_over = True
+                self._pools.leave(work, self._parts.values())
+            elif not work.cancelled():
+                work.exception()
+
+    async def _look(self, work: asyncio.Future[None]) -> None:
+        """Raise InDoubt if a group's part waits for standbys that are out of reach."""
+        for group, part in list(self._parts.items()):
+            stuck = False
+            with suppress(GroupUnavailable):
+                async with self._pools.connection(group) as connection:
+                    with talking_to(group, "looking at a commit"):
+                        stuck = await acknowledged.is_stuck(connection, part.info.backend_pid)
+            if stuck and not work.done():
+                raise InDoubt(
+                    f"group {group} waits for its standbys, and none is in reach: the write is done when one is back,"
+                    " and lost if its server is lost before",
+                    hint="pgherd status; read the rows before writing them again",
+                )
 
     async def _commit(self) -> None:
         decider, *others = sorted(self._parts, key=lambda g: (g in self._leaving, g))

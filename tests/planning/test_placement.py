@@ -152,6 +152,17 @@ def test_more_replicas_than_a_group_has_are_refused() -> None:
     assert "pgherd up --replicas 3" in e.value.hint
 
 
+def test_a_group_with_too_few_of_its_servers_there_is_told_of_with_their_number() -> None:
+    nodes = tuple(Node(NodeId(z), "127.0.0.1", 5433, Label("local", "us-east", z), Role.STANDBY) for z in "bc")
+    herd = a_herd("us-east", "us-west")
+    east, west = herd.groups
+    herd = replace(herd, groups=(replace(east, nodes=(*east.nodes, *nodes)), west))
+    space = Tablespace("ha", 5, (PlacementBlock("local", "us-east", "a", 5),))
+    told = r"'ha' wants 5 replicas in local\.us-east\.a, where group g1 has 1 of its 3 servers, and no group has more"
+    with pytest.raises(PlacementUnsatisfied, match=told):
+        plan_apply(herd, pinned_table(space), FLEET)
+
+
 def test_more_replicas_than_a_home_has_are_refused_by_their_number() -> None:
     one = Tablespace("here", 1, (PlacementBlock("local", "us-east", "*", 1),))
     three = Tablespace("here", 3, (PlacementBlock("local", "us-east", "*", 3),))

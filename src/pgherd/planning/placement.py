@@ -40,6 +40,15 @@ def eligible(groups: tuple[Group, ...], space: Tablespace | None) -> tuple[Group
             f" pgherd up --replicas {space.num_replicas}. Standbys of attached servers are named in herd.toml",
         )
     wanted = ", ".join(map(str, space.blocks))
+    nearest = max(groups, key=lambda g: sum(space.allows(n.label) for n in g.nodes))
+    there = sum(space.allows(n.label) for n in nearest.nodes)
+    if there:
+        raise PlacementUnsatisfied(
+            f"tablespace {space.name!r} wants {space.num_replicas} replicas in {wanted}, where group {nearest.name} has"
+            f" {there} of its {len(nearest.nodes)} servers, and no group has more",
+            hint=f"groups: {here}. Name all places of a group's servers in the placement blocks, with no more replicas"
+            ' than it has servers there ("zone": "*" is any zone)',
+        )
     raise PlacementUnsatisfied(
         f"tablespace {space.name!r} wants {wanted}, and no server of this herd is there",
         hint=f"groups: {here}. Change replica_placement, or add a server there (pgherd node add --region …)",

@@ -284,6 +284,7 @@ def test_to_a_moment_that_was_named_later(place: Place) -> None:
         assert pairs(herd) == {1: 20}
 
 
+@pytest.mark.long
 def test_old_backups_go_and_what_is_left_can_be_restored_to_any_moment(place: Place) -> None:
     backups = Folder(place.directory / "backups")
 

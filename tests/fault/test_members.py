@@ -169,7 +169,7 @@ sys.exit(main(["node", "remove", "two", "--no-drain", "--home", str(home)]))
 """
 
 
-@pytest.mark.parametrize("again", ["same", "up"])
+@pytest.mark.parametrize("again", [pytest.param("same", marks=pytest.mark.long), "up"])
 def test_killed_while_it_leaves_the_next_command_finishes(
     home: Path, capsys: pytest.CaptureFixture[str], again: str
 ) -> None:

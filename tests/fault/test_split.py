@@ -68,6 +68,7 @@ def check_split(home: Path) -> None:
         assert ask(home, group, LEFT) == [], group
 
 
+@pytest.mark.long
 def test_nobody_notices_a_split(home: Path) -> None:
     """Every acknowledged write is there once, no reader misses a row at any moment, and nobody gets an error."""
     written: dict[int, int] = {}

@@ -15,7 +15,7 @@ MIB = 1 << 20
     ("column", "element", "m", "rows"),
     [
         ("vector(256)", "v vector_l2_ops", 16, 6000),
-        ("vector(32)", "v vector_l2_ops", 40, 8000),
+        pytest.param("vector(32)", "v vector_l2_ops", 40, 8000, marks=pytest.mark.long),
         ("vector(1024)", "(v::halfvec(1024)) halfvec_l2_ops", 8, 3000),
         ("vector(1024)", "(binary_quantize(v)::bit(1024)) bit_hamming_ops", 16, 6000),
     ],

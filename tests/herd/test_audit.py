@@ -26,6 +26,8 @@ from pgherd import AsyncHerd, dialect, herdfile
 from pgherd.audit.finding import Finding, Severity
 from pgherd.audit.report import Report
 from pgherd.audit.run import audit
+from pgherd.availability.logs import before as log_before
+from pgherd.availability.logs import trim
 from pgherd.backup.plain import command_for
 from pgherd.cli.main import main
 from pgherd.herdfile import Endpoint
@@ -346,10 +348,13 @@ def test_values_in_a_log_file(ground: Ground, planted: Callable[..., None]) -> N
     try:
         findings = ground.audit().outcome.findings
         assert [_short(f) for f in findings] == [("log_values", V, WEST, T)]
+        assert trim(log, (log.stat().st_uid, log.stat().st_gid), limit_bytes=0)
+        assert ground.found() == {("log_values", V, WEST, T)}, "in what the log was before it began anew"
         with ground.server_log(EAST).open("a") as f:
             f.write(insert)
         assert ground.found() == {("log_values", V, WEST, T), ("log_values", R, EAST, T)}
     finally:
+        log_before(log).unlink(missing_ok=True)
         log.write_bytes(before)
         text = ground.server_log(EAST).read_text()
         ground.server_log(EAST).write_text(text.replace(insert, ""))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
+from ..availability.logs import before
 from ..local.herd import log_of
 from ..model.names import Name, quote_literal
 from ..rows.quoting import escaped, identifier
@@ -190,23 +191,28 @@ class Search:
             " FROM pg_largeobject_metadata m CROSS JOIN LATERAL (SELECT {hash} AS h FROM ({tokens}) v"
             " WHERE octet_length(x) >= {least}) met GROUP BY 1"
         ).format(hash=hashed(), tokens=split(content), least=sql.Literal(LEAST_BYTES))
-        try:
-            if not await self._limit(session):
-                raise psycopg.errors.QueryCanceled
-            found = await (await session.execute(query, {"salt": self._salt, "kept": kept})).fetchall()
-        except psycopg.errors.QueryCanceled:
-            self._missed(what, seen, "the time for looking at values was up (--budget-s)")
-            return
-        except psycopg.Error as error:
-            if session.closed:
-                raise
-            self._missed(what, seen, said(error))
+        found = await self._rows(session, seen, what, query, kept)
+        if found is None:
             return
         self.told.append(Looked("large objects", seen.name, seen.region, f"database {dbname}", len(found)))
         for row in found:
             if row["hashes"]:
                 place = f"large object {row['name']}"
                 self._met.append(_Met(seen, dbname, place, "large_object", set(map(bytes, row["hashes"]))))
+
+    async def _rows(self, session: Session, seen: Seen, what: str, query: sql.Composed, kept: str) -> list[Row] | None:
+        """What a query gives in the time that is left; None, once it has been told why, if that is nothing."""
+        try:
+            if not await self._limit(session):
+                raise psycopg.errors.QueryCanceled
+            return await (await session.execute(query, {"salt": self._salt, "kept": kept})).fetchall()
+        except psycopg.errors.QueryCanceled:
+            self._missed(what, seen, "the time for looking at values was up (--budget-s)")
+        except psycopg.Error as error:
+            if session.closed:
+                raise
+            self._missed(what, seen, said(error))
+        return None
 
     async def _texts(self, session: Session, seen: Seen, dbname: str, name: str, kind: str, kept: str) -> None:
         """Texts that a script gives with their places: values in them, or the texts themselves if those are values."""
@@ -222,17 +228,8 @@ class Search:
             tokens=split(content) if kind == "definition" else sql.SQL("SELECT {} AS x").format(content),
             least=sql.Literal(LEAST_BYTES),
         )
-        try:
-            if not await self._limit(session):
-                raise psycopg.errors.QueryCanceled
-            found = await (await session.execute(query, {"salt": self._salt, "kept": kept})).fetchall()
-        except psycopg.errors.QueryCanceled:
-            self._missed(what, seen, "the time for looking at values was up (--budget-s)")
-            return
-        except psycopg.Error as error:
-            if session.closed:
-                raise
-            self._missed(what, seen, said(error))
+        found = await self._rows(session, seen, what, query, kept)
+        if found is None:
             return
         self.told.append(
             Looked(what.partition(" of database")[0], seen.name, seen.region, f"database {dbname}", len(found))
@@ -259,7 +256,8 @@ class Search:
                 self._missed("log files", seen, said(error))
                 return
         if seen.data_directory is not None:
-            paths.append(str(log_of(seen.data_directory)))
+            log = log_of(seen.data_directory)
+            paths += [str(log), *(str(p) for p in [before(log)] if p.exists())]
         elif seen.setting("logging_collector") == "off":
             self._missed("the server's log", seen, "it goes to the server's standard error, wherever that leads")
         await self._files(session, seen, paths, "log_values", every)

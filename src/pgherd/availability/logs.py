@@ -14,13 +14,18 @@ from pathlib import Path
 LIMIT_BYTES = 16 << 20
 
 
+def before(log: Path) -> Path:
+    """Where the lines are that a log had when it last began anew."""
+    return log.with_name(f"{log.name}.1")
+
+
 def trim(log: Path, owner: tuple[int, int] | None = None, limit_bytes: int = LIMIT_BYTES) -> bool:
     """Begin ``log`` anew if it is larger; whether it was. What is kept belongs to ``owner``; links are not followed."""
     with suppress(OSError):
         if log.lstat().st_size <= limit_bytes:
             return False
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        kept = log.with_name(f"{log.name}.1")
+        kept = before(log)
         kept.unlink(missing_ok=True)
         with (
             open(os.open(log, os.O_RDWR | flags), "rb+") as old,  # noqa: PTH123 - not through links

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pgherd.model.names import Name
 from pgherd.model.schema import VectorType
 from pgherd.model.vectors import Metric
@@ -9,6 +11,7 @@ from pgherd.search.effort import ALL, Aim, Effort, Via, usual_effort
 from pgherd.search.narrowing import Matching, under_condition
 from pgherd.tuning.curve import DEPTHS, Curve, Point
 from pgherd.tuning.knowledge import effort_of
+from pgherd.tuning.store import Calibration
 
 ONE, TWO = Name("public", "doc_0"), Name("public", "doc_1")
 VECTOR, BIT = VectorType.VECTOR, VectorType.BIT
@@ -85,3 +88,22 @@ def test_a_condition_takes_a_wider_scan_or_none() -> None:
     assert under_condition(effort, Matching(0, 1), 1_001, VECTOR).exact
     bits = Effort(400, via=Via(BIT, 400))
     assert under_condition(bits, Matching(5_000, 10_000), 10, VECTOR).via == Via(BIT, 400)
+
+
+@pytest.mark.parametrize(
+    ("changes", "recent", "stale"),
+    [
+        (400, True, False),
+        (480, False, False),
+        (481, False, True),
+        (267, True, False),
+        (80, False, False),
+        (267, False, True),
+    ],
+)
+def test_statistics_that_lag_or_began_anew(changes: int, recent: bool, stale: bool) -> None:
+    found = Calibration(
+        "public.doc_1", "v", "cosine", "vector", Curve("hnsw", (), 1.0), "CREATE INDEX", 100, 400, 400, recent=recent
+    )
+    assert found.is_stale(changes, "CREATE INDEX") is stale
+    assert found.is_stale(changes, "CREATE INDEX … WITH (m='4')")

@@ -87,7 +87,7 @@ def _entry(shard: Shard, table: Table, facts: IndexFacts, known: dict[Key, Calib
         usual = usual_effort(facts.stored, column.vector[0], K).ef_search
         measured = {
             "calibrated_at": found.calibrated_at.isoformat() if found.calibrated_at else None,
-            "stale": found.is_stale(facts.rows, facts.changes, facts.definition),
+            "stale": found.is_stale(facts.changes, facts.definition),
             "recall": found.curve.recall_at(usual, K, within=ALL) if facts.method == "hnsw" else choice.recall,
             "effort": choice.effort,
             "exact": choice.exact,

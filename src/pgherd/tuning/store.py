@@ -22,7 +22,7 @@ class Calibration:
     """What was measured of one shard's index on ``column``, when, with how many questions, over how many rows.
 
     ``definition`` is the index as PostgreSQL prints it; ``changes_at`` counts the row changes its table had seen.
-    ``given``: the questions were somebody's own, not made of rows.
+    ``given``: the questions were somebody's own, not made of rows. ``recent``: it was measured within a minute.
     """
 
     relation: str
@@ -36,19 +36,23 @@ class Calibration:
     changes_at: int
     given: bool = False
     calibrated_at: datetime | None = None
+    recent: bool = True
 
     @property
     def key(self) -> Key:
         """What it is about."""
         return self.relation, self.column, self.metric, self.stored
 
-    def is_stale(self, rows: int, changes: int, definition: str, share: float = STALE_SHARE) -> bool:
+    def is_stale(self, changes: int, definition: str, share: float = STALE_SHARE) -> bool:
         """Whether the index is another one now, or more than ``share`` of the rows have changed since.
 
-        ``rows`` 0 means unknown: statistics come seconds after the rows, and are lost in a crash.
+        ``changes`` are as the statistics have them now. Those come seconds after the rows: so soon after measuring,
+        less than was counted then says nothing. Later it says that they began anew, as after a crash.
         """
-        changed = max(changes - self.changes_at, abs(rows - self.rows_at) if rows else 0)
-        return definition != self.definition or changed > share * max(self.rows_at, 1)
+        since = changes - self.changes_at
+        if since < 0:
+            since = 0 if self.recent else changes
+        return definition != self.definition or since > share * max(self.rows_at, 1)
 
 
 _EXISTS = (
@@ -56,7 +60,8 @@ _EXISTS = (
     " WHERE attrelid = to_regclass('pgherd.calibration') AND attname = 'stored' AND NOT attisdropped)"
 )
 _READ = (
-    "SELECT relation, column_name, metric, stored, document, rows_at, changes_at, calibrated_at"
+    "SELECT relation, column_name, metric, stored, document, rows_at, changes_at, calibrated_at,"
+    " calibrated_at > now() - interval '1 minute'"
     " FROM pgherd.calibration ORDER BY relation, column_name, metric, stored"
 )
 _WRITE = (
@@ -84,8 +89,9 @@ async def read_calibrations(connection: Any) -> list[Calibration]:
             changes,
             document.get("given", False),
             when,
+            recent,
         )
-        for relation, column, metric, stored, document, rows, changes, when in await _rows(connection, _READ)
+        for relation, column, metric, stored, document, rows, changes, when, recent in await _rows(connection, _READ)
     ]
 
 

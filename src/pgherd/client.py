@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,8 @@ from .search.hits import Hit, Hits
 from .search.hybrid import hybrid_request_of
 from .search.narrowing import Narrowing
 from .search.nearest import nearest_only
-from .search.request import Forms, Page, Request, request_of, vector_column
+from .search.repeated import Repeated, form_of, repeated_of
+from .search.request import MAX_FORMS, Forms, Page, Request, request_of, vector_column
 from .search.scatter import scatter
 from .search.words import words_of
 from .textmodels import TextModels
@@ -346,7 +347,7 @@ class AsyncHerd:
         if found is None or found.topology is not topology:
             table = topology.table(name)
             router = Router(topology.shards(table), {c.name: c.type for c in table.columns})
-            found = self._known[name] = _Known(topology, table, topology.indexes(table), router, {}, {})
+            found = self._known[name] = _Known(topology, table, topology.indexes(table), router, {}, {}, {})
         return found
 
 
@@ -359,6 +360,7 @@ class _Known(NamedTuple):
     router: Router
     forms: Forms
     targets: dict[str | None, Column]
+    repeats: dict[Hashable, Repeated]
 
     def target(self, column: str | None) -> Column:
         """The vector column named, or the table's only one. BadInput."""
@@ -600,6 +602,15 @@ class AsyncTable:
         ``max_staleness_s`` is how old the answer may be, as measured by positions in the log; without it, any age.
         Raises BadInput, DimensionMismatch, GroupUnavailable, ServerRefused.
         """
+        said = {
+            "where": where, "params": params, "min_similarity": min_similarity, "after": after, "exact": exact,
+            "columns": columns, "column": column, "metric": metric, "ef_search": ef_search, "recall": recall,
+            "hybrid": hybrid, "text_column": text_column, "text_config": text_config, "partial": partial, "read": read,
+            "max_staleness_s": max_staleness_s,
+        }  # fmt: skip
+        repeated, form = self.repeated(question, k, said)
+        if repeated is not None and (hits := await repeated.ask(self._herd._engine, question)) is not None:
+            return hits
         reading = reading_of(read, max_staleness_s)
         if not self.is_ready(reading):
             await self.get_ready(reading)
@@ -625,7 +636,44 @@ class AsyncTable:
             text_config=text_config,
             reading=reading,
         )
-        return await self._herd.with_fresh_topology(lambda: scatter(self._herd._engine, request(), partial=partial))
+
+        async def ask() -> Hits:
+            asked = request()
+            hits = await scatter(self._herd._engine, asked, partial=partial)
+            self.remember(form, asked, hits)
+            return hits
+
+        return await self._herd.with_fresh_topology(ask)
+
+    def repeated(self, question: Any, k: int, options: Mapping[str, Any]) -> tuple[Repeated | None, Hashable]:
+        """(the short way of a search that was carried out in this form before, if there is one; what the form is kept
+        under). For a vector."""
+        known, now = self._herd._about(self._name), monotonic()
+        form: Hashable = (k, *options.items())
+        try:
+            found = known.repeats.get(form)
+        except TypeError:
+            form = form_of(k, options)
+            found = known.repeats.get(form)
+        if found is None or isinstance(question, str) or now - self._herd._looked_at > LOOK_EVERY_S:
+            return None, form
+        return (found if found.serves(now) else None), form
+
+    def remember(self, form: Hashable, request: Request, hits: Hits) -> None:
+        """The next search of this form may take the short way."""
+        known = self._herd._about(self._name)
+        if form is None or (form in known.repeats and known.repeats[form].holds(monotonic())):
+            return
+        cells, column = known.table.cells, known.table.column(request.form.shape.column)
+        centroids = None if cells is None else self._herd.cells.of(cells)
+        assert column is not None
+        if request.form.table is not known.table or (cells is not None and centroids is None):
+            return
+        made = repeated_of(request, hits, column, None if cells is None or centroids is None else (cells, centroids))
+        if made is not None:
+            if len(known.repeats) >= MAX_FORMS:
+                known.repeats.clear()
+            known.repeats[form] = made
 
     async def answer(
         self, question: str, k: int = 5, *, columns: Sequence[str] | None = None, **options: Any

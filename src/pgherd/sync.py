@@ -213,6 +213,9 @@ class HerdTable:
     def search(self, question: Any, k: int = 10, **options: Any) -> Hits:
         """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""
         self._loop.check_open()
+        repeated, form = self._inner.repeated(question, k, options)
+        if repeated is not None and (hits := run(repeated.ask(self._immediate, question))) is not None:
+            return hits
         reading = reading_of(options.pop("read", None), options.pop("max_staleness_s", None))
         if not self._inner.is_ready(reading):
             self._loop.run(self._inner.get_ready(reading))
@@ -226,7 +229,9 @@ class HerdTable:
             request = self._inner.request(
                 vector, k, column=column, words=words, question=said, reading=reading, **options
             )
-            return run(scatter(self._immediate, request, partial=partial))
+            hits = run(scatter(self._immediate, request, partial=partial))
+            self._inner.remember(form, request, hits)
+            return hits
 
         return patiently_now(lambda: self._following(ask), self._inner.herd.patience_s)
 

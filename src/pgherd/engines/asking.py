@@ -151,8 +151,37 @@ def is_under_way(connection: AnyConnection) -> bool:
     return False
 
 
+def readable_of(connection: AnyConnection) -> select.poll:
+    """What tells whether the connection's server has said anything; kept on the connection itself."""
+    found: select.poll | None = getattr(connection, "pgherd_poll", None)
+    if found is None:
+        found = connection.pgherd_poll = select.poll()  # type: ignore[attr-defined]
+        found.register(connection.pgconn.socket, select.POLLIN)
+    return found
+
+
+def _wait_for_one(question: Question) -> None:
+    poll, fd = readable_of(question.connection), question.fileno
+    try:
+        while not question.answered:
+            if question.unsent:
+                poll.modify(fd, select.POLLIN | select.POLLOUT)
+                poll.poll()
+                poll.modify(fd, select.POLLIN)
+            else:
+                poll.poll()
+            question.advance()
+    except BaseException:
+        with suppress(psycopg.Error):
+            question.connection.pgconn.get_cancel().cancel()
+        raise
+
+
 def wait_for(questions: Sequence[Question], enough: Enough | None = None, timeout_s: float | None = None) -> None:
     """Wait in this thread until all are answered, it is ``enough``, or time is up; Ctrl-C cancels what is under way."""
+    if len(questions) == 1 and timeout_s is None and enough is None:
+        _wait_for_one(questions[0])
+        return
     poll = select.poll()
     deadline = None if timeout_s is None else perf_counter() + timeout_s
     waiting = {q.fileno: q for q in questions if not q.answered}

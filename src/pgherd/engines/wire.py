@@ -6,6 +6,7 @@ Source: pgvector 0.8, vector_recv and halfvec_recv: int16 dimensions, int16 unus
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,10 @@ class _Encoded(Dumper):
         return obj
 
 
-def vector_head(dim: int, kind: VectorType) -> tuple[bytes, str]:
-    """What precedes the components of a value in binary, and numpy's name for what they are there."""
-    return dim.to_bytes(2, "big") + b"\0\0", ">f2" if kind is VectorType.HALFVEC else ">f4"
+@lru_cache(maxsize=256)
+def vector_head(dim: int, kind: VectorType) -> tuple[bytes, np.dtype[Any]]:
+    """What precedes the components of a value in binary, and what they are there."""
+    return dim.to_bytes(2, "big") + b"\0\0", np.dtype(">f2" if kind is VectorType.HALFVEC else ">f4")
 
 
 def check_half(array: NDArray[np.float32]) -> None:
@@ -54,14 +56,20 @@ def encode(array: NDArray[np.float32], kind: VectorType) -> list[bytes]:
         check_half(array)
     head, wire = vector_head(dim, kind)
     made = HalfvecBytes if kind is VectorType.HALFVEC else VectorBytes
-    if n == 1:
-        return [made(head + array.astype(wire).tobytes())]
-    width = len(head) + dim * np.dtype(wire).itemsize
+    width = len(head) + dim * wire.itemsize
     whole = np.empty((n, width), np.uint8)
     whole[:, : len(head)] = np.frombuffer(head, np.uint8)
     whole[:, len(head) :].view(wire)[:] = array
     data = whole.tobytes()
     return [made(data[i : i + width]) for i in range(0, n * width, width)]
+
+
+def encode_one(array: NDArray[np.float32], kind: VectorType) -> bytes:
+    """One (dim,) float32 array as a value of ``vector`` or ``halfvec``: as :func:`encode`, with less ado."""
+    if kind is VectorType.HALFVEC:
+        check_half(array)
+    head, wire = vector_head(len(array), kind)
+    return (HalfvecBytes if kind is VectorType.HALFVEC else VectorBytes)(head + array.astype(wire).tobytes())
 
 
 def decode(values: Sequence[bytes], kind: VectorType) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from psycopg.pq import Format
 
 from ..engines.base import Connection
@@ -56,7 +56,7 @@ class Fixed:
 
     head: bytes
     values: NDArray[Any]
-    wire: str
+    wire: DTypeLike
 
     @property
     def width(self) -> int:

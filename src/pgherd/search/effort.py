@@ -66,6 +66,12 @@ class Aim(NamedTuple):
     """for indexes of which nothing is known"""
 
 
+class Edition(NamedTuple):
+    """What is known at one time of a herd's indexes: good ``until`` then, by the monotonic clock."""
+
+    until: float
+
+
 class Knowledge(Protocol):
     """Who knows what effort the indexes of a herd need."""
 
@@ -79,9 +85,26 @@ class Knowledge(Protocol):
         """
         ...
 
+    def known(self, home: str, relations: tuple[Name, ...], k: int, aim: Aim, within: float | None) -> Effort | None:
+        """The same, as far as it is known already; None where the group would have to be asked."""
+        ...
+
+    @property
+    def edition(self) -> Edition:
+        """What is known now: another object once any of it is known anew."""
+        ...
+
     def reach(self, table: Name, homes: tuple[Home, ...], k: int, aim: Aim) -> float | None:
         """The gap within which it is cheapest to ask shards; None: ask all, or not everything is known yet."""
         ...
+
+
+Settings = tuple[int, int | None, int]
+
+
+def settings_of(effort: Effort) -> Settings:
+    """What a session must have set for it: hnsw.ef_search, ivfflat.probes, hnsw.max_scan_tuples."""
+    return effort.ef_search, effort.probes, effort.max_scan
 
 
 def usual_effort(stored: VectorType, own: VectorType, k: int) -> Effort:

@@ -13,12 +13,21 @@ import numpy as np
 
 from ..model.schema import Cells
 from ..routing.nearest import Centroids
-from .homes import with_numbers
-from .request import Request
+from .homes import Home, with_numbers
+from .request import Form, Request
 
 
 def nearest_only(request: Request, cells: Cells, centroids: Centroids, question: Any) -> Request:
     """The request, of those shards only that it needs. ``question`` is its vector as it was given."""
+    gap = gap_of(request, cells, centroids)
+    if gap is None:
+        return request
+    homes = homes_of_numbers(request.form, centroids.within(np.asarray(question, np.float32), gap))
+    return request._replace(homes=homes, within=gap)
+
+
+def gap_of(request: Request, cells: Cells, centroids: Centroids) -> float | None:
+    """The gap within which shards are enough for such a request; None: ask all of them."""
     form, aim = request.form, request.form.aim
     if (
         aim is None
@@ -28,14 +37,15 @@ def nearest_only(request: Request, cells: Cells, centroids: Centroids, question:
         or request.after
         or request.knowledge is None
     ):
-        return request
+        return None
     if (aim.column, aim.metric) != (cells.vector_column, centroids.metric):
-        return request
-    gap = request.knowledge.reach(form.table.name, form.homes, request.k, aim)
-    if gap is None:
-        return request
-    numbers = centroids.within(np.asarray(question, np.float32), gap)
+        return None
+    return request.knowledge.reach(form.table.name, form.homes, request.k, aim)
+
+
+def homes_of_numbers(form: Form, numbers: tuple[int, ...]) -> tuple[Home, ...]:
+    """The homes of a form with those shards only that have these numbers."""
     homes = form.near.get(numbers)
     if homes is None:
         homes = form.near[numbers] = with_numbers(form.table, form.homes, frozenset(numbers))
-    return request._replace(homes=homes, within=gap)
+    return homes

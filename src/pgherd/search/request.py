@@ -8,8 +8,9 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..engines.wire import encode
+from ..engines.wire import encode_one
 from ..errors import BadInput, DimensionMismatch
 from ..model.schema import Column, Index, Table, VectorType
 from ..model.topology import Shard
@@ -240,19 +241,25 @@ def _wanted(columns: Sequence[str] | None, table: Table) -> tuple[str, ...]:
 def bindable(vector: Any, column: Column, metric: Metric) -> Any:
     """A question as it is sent. Raises BadInput, DimensionMismatch."""
     assert column.vector is not None
-    kind, dim = column.vector
+    kind = column.vector[0]
     if kind in (VectorType.SPARSEVEC, VectorType.BIT):
         if kind is VectorType.BIT and isinstance(vector, (list, np.ndarray)):
             vector = "".join("1" if x else "0" for x in vector)
         return vector if isinstance(vector, str) or not hasattr(vector, "to_text") else vector.to_text()
+    return encode_one(question_array(vector, column, metric), kind)
+
+
+def question_array(vector: Any, column: Column, metric: Metric) -> NDArray[np.float32]:
+    """A question to a ``vector`` or ``halfvec`` column as a (dim,) array. Raises BadInput, DimensionMismatch."""
+    assert column.vector is not None
+    dim = column.vector[1]
     try:
         array = np.asarray(vector, np.float32)
     except (TypeError, ValueError) as error:
         raise BadInput("the question is not a vector", hint="give a list of numbers, or a text") from error
     if array.ndim != 1:
         raise BadInput("the question is not one vector", hint="give a list of numbers, or a text")
-    with np.errstate(all="ignore"):
-        square = float(array @ array)  # one pass over the vector: it says nearly always that all is well
+    square = float(np.vdot(array, array))  # one pass, that warns of nothing, says nearly always: all is well
     if not isfinite(square) and not np.isfinite(array).all():
         raise BadInput("the question is not one vector of finite numbers", hint="check the embedding model's output")
     if dim is not None and len(array) != dim:
@@ -260,9 +267,9 @@ def bindable(vector: Any, column: Column, metric: Metric) -> Any:
             f"the question has {len(array)} dimensions, column {column.name!r} {dim}",
             hint="embed the question with the model that filled the column",
         )
-    if metric is Metric.COSINE and square == 0 and not array.any():
+    if metric is Metric.COSINE and square == 0 and not np.count_nonzero(array):
         raise BadInput("the question is all zeros, which has no cosine distance to anything", hint="use another metric")
-    return encode(array[None, :], kind)[0]
+    return array
 
 
 def parameters_of(request: Request) -> dict[str, Any]:

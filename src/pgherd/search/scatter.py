@@ -15,9 +15,9 @@ from ..engines.failures import talking_to, translate
 from ..errors import GroupUnavailable
 from ..model.names import Name
 from ..model.topology import Shard
-from .effort import ALL, Effort
+from .effort import ALL, Effort, settings_of
 from .hedging import Asked, answers, connect, nodes_for
-from .hits import GroupTiming, Hit, Hits, Row, merge, next_page
+from .hits import Found, GroupTiming, Hit, Hits, Row, nearest_hits, next_page
 from .hybrid import NEAR, fuse, hits_of, hybrid_statement_of
 from .loans import Loans
 from .narrowing import Matching, estimate_statement, estimated_rows, under_condition
@@ -96,11 +96,8 @@ def _best(request: Request, parts: Sequence[_Part]) -> list[Hit]:
     columns = request.form.columns
     if request.words is not None:
         return fuse([_lists(request, p) for p in parts], request.k, request.words.k)
-    end = 2 + len(columns)
-    return [
-        Hit(row[0], dict(zip(columns, row[2:end])), parts[n].names[row[1]], parts[n].home, row[end:])  # noqa: B905  # faster
-        for row, n in merge([p.rows for p in parts], request.k, request.form.max_distance)
-    ]
+    found = [Found(p.rows, p.names, p.home) for p in parts]
+    return nearest_hits(found, columns, request.k, request.form.max_distance)
 
 
 def _lists(request: Request, part: _Part) -> tuple[list[Hit], list[Hit]]:
@@ -221,7 +218,7 @@ async def _set_effort(part: _Part) -> None:
     """Bring the session's search settings to what this request needs; most requests need what the last one did."""
     connection: Any = part.connection
     effort = part.effort
-    settings = (effort.ef_search, effort.probes, effort.max_scan)
+    settings = settings_of(effort)
     if part.missing or effort.exact or getattr(connection, "pgherd_effort", None) == settings:
         return
     # A setting of NULL goes back to the server's own. A scan that goes on drops what it finds too late for strict

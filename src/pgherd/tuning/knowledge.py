@@ -10,7 +10,7 @@ from typing import Any
 from ..engines.failures import talking_to
 from ..model.names import Name
 from ..model.schema import VectorType
-from ..search.effort import ALL, Aim, Effort, usual_effort, with_index
+from ..search.effort import ALL, Aim, Edition, Effort, usual_effort, with_index
 from ..search.homes import Home
 from .curve import Curve
 from .store import Key, read_calibrations
@@ -36,10 +36,12 @@ class Calibrations:
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
         self._reaches: dict[tuple[Name, int, Aim], tuple[dict[str, _Group], float | None]] = {}
+        self.edition = Edition(-inf)
+        """what is known now: another object once any of it is known anew"""
 
     def forget(self) -> None:
         """Read again at the next use."""
-        self._groups, self._reaches = {}, {}
+        self._groups, self._reaches, self.edition = {}, {}, Edition(-inf)
 
     def reach(self, table: Name, homes: tuple[Home, ...], k: int, aim: Aim) -> float | None:
         """The gap within which shards are asked, if that is cheaper than asking all; None until all are known."""
@@ -58,12 +60,24 @@ class Calibrations:
         self, connection: Any, home: str, relations: tuple[Name, ...], k: int, aim: Aim, within: float | None
     ) -> Effort:
         """The effort that brings every one of these shards to the aim; GroupUnavailable if the group goes away."""
+        known = self.known(home, relations, k, aim, within)
+        if known is not None:
+            return known
+        with talking_to(home, "reading calibrations"):
+            found = await read_calibrations(connection)
+        self._groups = groups = {**self._groups, home: _Group({c.key: c.curve for c in found})}
+        self.edition = Edition(min(g.read_at for g in groups.values()) + MAX_AGE_S)
+        return self._effort(groups[home], relations, k, aim, within)
+
+    def known(self, home: str, relations: tuple[Name, ...], k: int, aim: Aim, within: float | None) -> Effort | None:
+        """The same, as far as it is known already; None where the group has to be asked."""
         group = self._groups.get(home)
         if group is None or monotonic() - group.read_at > MAX_AGE_S:
-            with talking_to(home, "reading calibrations"):
-                found = await read_calibrations(connection)
-            group = _Group({c.key: c.curve for c in found})
-            self._groups = {**self._groups, home: group}
+            return None
+        return self._effort(group, relations, k, aim, within)
+
+    @staticmethod
+    def _effort(group: _Group, relations: tuple[Name, ...], k: int, aim: Aim, within: float | None) -> Effort:
         key = (relations, k, aim, within)
         effort = group.efforts.get(key)
         if effort is None:

@@ -7,7 +7,6 @@ A connection that its server closed meanwhile (a restart, an idle timeout) is fo
 from __future__ import annotations
 
 import asyncio
-import select
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from ...errors import GroupUnavailable
 from .. import wire
-from ..asking import AnyConnection, is_under_way
+from ..asking import AnyConnection, is_under_way, readable_of
 from ..base import Connection
 from ..failures import talking_to
 from . import acknowledged
@@ -132,6 +131,4 @@ def is_alive(connection: psycopg.Connection[Any] | Connection, *, primary: bool 
     """
     if connection.pgconn.status != ConnStatus.OK or (primary and in_recovery(connection)):
         return False
-    waiting = select.poll()
-    waiting.register(connection.pgconn.socket, select.POLLIN)
-    return not waiting.poll(0)
+    return not readable_of(connection).poll(0)

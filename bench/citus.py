@@ -102,6 +102,12 @@ def fill(coordinator: Servers, data: Corpus, ef_construction: int) -> None:
         connection.execute(f"VACUUM (ANALYZE) {TABLE}")
 
 
+def rebuild(coordinator: Servers) -> None:
+    """Build the indexes anew."""
+    with coordinator.connect() as connection:
+        connection.execute(f"REINDEX INDEX {TABLE}_embedding_idx")  # type: ignore[call-overload]
+
+
 def _start(herd: LocalHerd, pg_config: str, password: str) -> Servers:
     """A server as the others have it, with Citus in it: that takes a restart. All have one password, to join by."""
     node = herd.up([Label.parse(REGIONS[0])], EngineName.SINGLE, pg_config, tls=False)

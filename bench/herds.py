@@ -175,6 +175,20 @@ def empty(servers: Servers, herd: Herd, table: str) -> None:
             connection.execute("CHECKPOINT")
 
 
+def rebuild(servers: Servers, herd: Herd, table: str) -> None:
+    """Build a table's vector indexes anew: graphs of the same rows, but other ones."""
+    for group, relation in shards(herd, table):
+        with servers.connect(group) as connection:
+            connection.execute("SET maintenance_work_mem = '1GB'")
+            done = connection.execute(
+                "SELECT i.oid::regclass::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
+                " JOIN pg_am a ON a.oid = i.relam WHERE a.amname = 'hnsw' AND x.indrelid = to_regclass(%s)",
+                [relation],
+            )
+            for (name,) in done.fetchall():
+                connection.execute(f"REINDEX INDEX {name}")  # type: ignore[call-overload]
+
+
 def settle(what: Mapping[tuple[Servers, Herd], Sequence[str]]) -> None:
     """Vacuum and analyse tables, read them and their indexes into memory, and write out what is left to write."""
     work = [

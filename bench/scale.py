@@ -133,7 +133,7 @@ def _crowds(
     one, four = servers["one"], servers["four"]
 
     def crowd(name: str, task: Task, at: Servers, effort: str) -> Crowd:
-        return Crowd(name, stack.enter_context(Crew(task, CLIENTS, len(q))), at.pids, effort)
+        return Crowd(name, stack.enter_context(Crew(task, CLIENTS, len(q))), at.pids, [effort])
 
     ask: Callable[..., int] = calibrated
     effort = ask("psycopg, 1 server", Driver(one.dsn(), nearest(HASHED)), q, truth, target)
@@ -153,8 +153,8 @@ def _tables(loads: Mapping[str, Series], builds: Mapping[str, Build], crowds: Ma
     searches = [
         [
             c.name,
-            c.effort,
-            f"{c.recall:.3f}",
+            ", ".join(c.efforts),
+            f"{c.recalls.median:.3f}",
             f"{c.per_s.median:,.0f}",
             f"{c.cpu_ms.median:.2f}",
             f"{c.p50_ms.median:.1f}",

@@ -42,7 +42,7 @@ from .rows.batch import Batch, batches_of
 from .rows.batch import vectors as vectors_of
 from .rows.cells import KnownCells, put_into_cells
 from .rows.quoting import identifier
-from .rows.statements import Effect, effect_of, modified_reference_tables, tables_in
+from .rows.statements import Effect, effect_of, is_about_rows, modified_reference_tables, tables_in
 from .rows.trail import LINE, Line, noted, run_noted
 from .rows.where import Condition, condition_of
 from .rows.write import Writer, everywhere
@@ -182,7 +182,9 @@ class AsyncHerd:
         """Run SQL on a node (of ``region``, or the first one) and return its rows as dicts.
 
         Any node answers any SQL. A statement that changes a reference table runs on all groups in one commit.
-        Raises ServerRefused, GroupUnavailable, UnknownName.
+        In a herd with standbys one that changes rows is tried again while a group has no primary, and raises InDoubt
+        rather than wait for standbys that are out of reach.
+        Raises ServerRefused, GroupUnavailable, UnknownName, InDoubt.
         """
         await self.keep_up()
         group = self._group_for(region)
@@ -190,6 +192,8 @@ class AsyncHerd:
         if references:
             return await self.with_fresh_topology(lambda: self._sql_everywhere(query, params, references))
         effect = effect_of(query)
+        if effect is Effect.POSSIBLE and self.patience_s and is_about_rows(query):
+            return await self.with_fresh_topology(lambda: self._sql_committed(self._group_for(region), query, params))
 
         async def run() -> list[dict[str, Any]]:
             try:
@@ -205,11 +209,7 @@ class AsyncHerd:
     async def _sql_on(self, group: str, query: str, params: Any, effect: Effect) -> list[dict[str, Any]]:
         async with self._engine.connection(group) as connection:
             try:
-                cursor = connection.cursor(row_factory=dict_row)
-                if self.topology.schema.trail is not None:
-                    return list(await run_noted(connection, cursor, query, params))
-                await cursor.execute(query, params)
-                return await cursor.fetchall() if cursor.description else []
+                return await self._rows_of(connection, query, params)
             except psycopg.OperationalError as error:
                 if effect is Effect.POSSIBLE and is_connection_loss(error):
                     raise InDoubt(
@@ -217,6 +217,20 @@ class AsyncHerd:
                         hint="read the rows before writing them again",
                     ) from error
                 raise
+
+    async def _sql_committed(self, group: str, query: str, params: Any) -> list[dict[str, Any]]:
+        """In a transaction: it may be tried again without a primary, and does not wait for ever for standbys."""
+        async with self._engine.transaction() as transaction:
+            connection = await transaction.on(group)
+            with talking_to(group):
+                return await self._rows_of(connection, query, params)
+
+    async def _rows_of(self, connection: Connection, query: str, params: Any) -> list[dict[str, Any]]:
+        cursor = connection.cursor(row_factory=dict_row)
+        if self.topology.schema.trail is not None:
+            return list(await run_noted(connection, cursor, query, params))
+        await cursor.execute(query, params)
+        return await cursor.fetchall() if cursor.description else []
 
     async def _sql_everywhere(self, query: str, params: Any, references: list[Name]) -> list[dict[str, Any]]:
         topology = self.topology

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from pgherd.availability.switchover import switchover
 from pgherd.availability.takeover import takeover_state
 from pgherd.availability.watcher import SECOND_WATCHER
 from pgherd.cli.servers import read_status
+from pgherd.dcs import NAMESPACE
 from pgherd.errors import BadInput, InDoubt, LocalServerError, UnknownName
 from pgherd.herdfile import HerdNode
 from pgherd.local import machine
@@ -225,7 +227,9 @@ def test_nobody_waits_for_ever_for_standbys_that_are_not_there(replicated: Repli
                 assert await table.get((78, "here")) is None  # what no standby holds is shown to nobody
                 with pytest.raises(InDoubt, match="none is in reach"):
                     await table.insert({"id": 79, "place": "here"})
-            for key in (78, 79):
+                with pytest.raises(InDoubt, match="none is in reach"):
+                    await herd.sql("INSERT INTO entry (id, place) VALUES (%s, 'here') RETURNING id", [80])
+            for key in (78, 79, 80):
                 async with asyncio.timeout(60):
                     while await table.get((key, "here")) is None:
                         await asyncio.sleep(0.1)
@@ -424,6 +428,24 @@ def test_status_tells_what_a_takeover_would_lack(replicated: Replicated) -> None
     assert [w["name"] for w in found["watchers"] if not w["up"]] == [node.machine]
     assert "when one more is lost" in found["off"][0]
     assert node.machine in found["off"][1]
+
+
+def test_status_tells_of_a_group_that_is_not_held_to_its_standbys(replicated: Replicated) -> None:
+    """As when ``up`` is killed while it copies a group's first standbys; ``up`` ends it."""
+    store, key = machine.read(replicated.machine(replicated.primary())).store(), f"{NAMESPACE}main/config"
+    before = store.get(key)
+    assert before is not None
+    store.put(key, json.dumps(json.loads(before.value) | {"synchronous_mode_strict": False}))
+    try:
+        found = takeover_state(replicated.home)
+        assert found is not None
+        assert [text for text in found["off"] if "group main is not held to its standbys" in text]
+        replicated.local.up()
+        found = takeover_state(replicated.home)
+        assert found is not None
+        assert found["off"] == []
+    finally:
+        store.put(key, before.value)
 
 
 def test_a_standby_refuses_writes(replicated: Replicated) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pgherd.errors import BadInput, GroupUnavailable, HerdError, InDoubt
 from pgherd.patience import patiently, patiently_now
-from pgherd.rows.statements import Effect, effect_of
+from pgherd.rows.statements import Effect, effect_of, is_about_rows
 
 
 class Failing:
@@ -72,3 +72,19 @@ def test_other_errors_are_raised_at_once_and_patience_ends() -> None:
 )
 def test_what_a_statement_may_have_changed_when_its_connection_breaks(query: str, effect: Effect) -> None:
     assert effect_of(query) is effect
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("INSERT INTO t VALUES (%s) RETURNING id", True),
+        ("WITH gone AS (DELETE FROM t RETURNING *) SELECT * FROM gone; UPDATE t SET a = %(a)s", True),
+        ("MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN DELETE", True),
+        ("VACUUM t", False),
+        ("INSERT INTO t VALUES (1); COMMIT", False),
+        ("CREATE INDEX CONCURRENTLY i ON t (a)", False),
+        ("not SQL", False),
+    ],
+)
+def test_what_may_be_run_in_a_transaction(query: str, rows: bool) -> None:
+    assert is_about_rows(query) is rows

@@ -1,14 +1,19 @@
-"""What a takeover needs besides standbys in step: a majority of etcd, and the machines' watchers. As they are now."""
+"""What a takeover needs besides standbys in step: a majority of etcd, the machines' watchers, and that a group is held
+to what it was given standbys for. As they are now."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from .. import herdfile
-from ..errors import HerdError
+from ..dcs import NAMESPACE, Store
+from ..errors import HerdError, StoreUnavailable
+from ..herdfile import HerdNode, TwoNode
 from ..local import machine
 from ..local.processes import is_stopped
 from ..local.replicas import MACHINES
@@ -28,18 +33,37 @@ def takeover_state(home: Path) -> dict[str, Any] | None:
     try:
         spec = machine.read(home / MACHINES / members[0])
     except (HerdError, OSError):
-        etcd = dict.fromkeys(members, False)
+        etcd, loose = dict.fromkeys(members, False), []
     else:
         with closing(spec.store(ANSWER_S)) as store, ThreadPoolExecutor(len(members)) as pool:
             etcd = dict(
                 zip(members, pool.map(store.is_healthy, [(m.host, m.client_port) for m in file.etcd]), strict=True)
             )
+            loose = [] if file.two_node is TwoNode.AVAILABLE else _loose(store, local)
     watchers = {name: _watches(home / MACHINES / name) for name in names}
     return {
         "etcd": [{"name": name, "up": up} for name, up in etcd.items()],
         "watchers": [{"name": name, "up": up} for name, up in watchers.items()],
-        "off": [*_etcd_off(etcd), *_watchers_off(watchers)],
+        "off": [*_etcd_off(etcd), *_watchers_off(watchers), *map(_LOOSE.format, loose)],
     }
+
+
+def _loose(store: Store, nodes: list[HerdNode]) -> list[str]:
+    """The groups with standbys that may acknowledge what none of them holds: ``up`` was killed as it copied them."""
+    several = [group for group, count in Counter(n.group for n in nodes).items() if count > 1]
+    found = []
+    with suppress(StoreUnavailable):  # told of as etcd's
+        for group in several:
+            entry = store.get(f"{NAMESPACE}{group}/config")
+            if entry is not None and not json.loads(entry.value).get("synchronous_mode_strict"):
+                found.append(group)
+    return found
+
+
+_LOOSE = (
+    "group {} is not held to its standbys yet: without one in step it acknowledges what is lost with its primary"
+    " (pgherd up ends it)"
+)
 
 
 def _watches(directory: Path) -> bool:

@@ -65,6 +65,18 @@ class Effect(Enum):
     """it may have written"""
 
 
+def is_about_rows(query: str) -> bool:
+    """Whether ``query`` does no more than read and change rows, as any transaction may; not if it can't be read."""
+    try:
+        statements = parse_sql(_without_placeholders(query))
+    except ParseError:
+        return False
+    return all(isinstance(raw.stmt, _ABOUT_ROWS) for raw in statements)
+
+
+_ABOUT_ROWS = (ast.SelectStmt, ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.MergeStmt)
+
+
 def effect_of(query: str) -> Effect:
     """What running ``query`` in a transaction of its own can have changed; POSSIBLE for text that can't be read."""
     try:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pgherd
-from pgherd.client import AsyncTable
 from pgherd.local.herd import LocalHerd
+from pgherd.table import AsyncTable
 
 from . import herds
 from .contenders import calibrated

@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import AsyncHerd, AsyncTable, connect_async
+    from .client import AsyncHerd, connect_async
     from .embedding.base import Embedder
     from .errors import HerdError
     from .search.answers import Answer, Answers
     from .search.hits import GroupTiming, Hit, Hits
     from .search.request import Page
     from .sync import Herd, HerdTable, connect
+    from .table import AsyncTable
 
 __all__ = [
     "Answer",
@@ -36,7 +37,7 @@ _WHERE = {
     "Answer": "search.answers",
     "Answers": "search.answers",
     "AsyncHerd": "client",
-    "AsyncTable": "client",
+    "AsyncTable": "table",
     "connect_async": "client",
     "Embedder": "embedding.base",
     "HerdError": "errors",

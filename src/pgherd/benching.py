@@ -20,12 +20,13 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from .client import AsyncHerd, AsyncTable
+from .client import AsyncHerd
 from .engines.failures import talking_to
 from .errors import BadInput, HerdError, LocalServerError, ResidencyRefused
 from .model.vectors import default_metric
 from .rows.where import condition_of
 from .sync import connect
+from .table import AsyncTable
 from .tuning.questions import mixtures_of, sample_rows
 from .tuning.recall import recall_of
 from .tuning.tasks import count_of, pinned_alike
@@ -52,7 +53,7 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every client does. ``options`` as for :meth:`pgherd.client.AsyncTable.search`."""
+    """What every client does. ``options`` as for :meth:`pgherd.table.AsyncTable.search`."""
 
     dsn: str | None
     home: Path | None

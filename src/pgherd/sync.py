@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .client import FOLLOW, AsyncHerd, AsyncTable, connect_async
+from .client import FOLLOW, AsyncHerd, connect_async
 from .embedding.base import Embedder
 from .engines.base import OnStep
 from .engines.conduct import Conduct
@@ -27,6 +27,7 @@ from .search.answers import Answers
 from .search.hits import Hits
 from .search.scatter import scatter
 from .search.words import words_of
+from .table import AsyncTable
 from .tuning.calibrate import SAMPLE
 from .tuning.store import Calibration
 from .tuning.tasks import Progress
@@ -161,7 +162,7 @@ class Herd:
 
 
 class HerdTable:
-    """One table of a herd; see :class:`pgherd.client.AsyncTable`."""
+    """One table of a herd; see :class:`pgherd.table.AsyncTable`."""
 
     def __init__(self, inner: AsyncTable, loop: _Loop, immediate: Immediate) -> None:
         self._inner = inner
@@ -174,29 +175,29 @@ class HerdTable:
         return self._inner.definition
 
     def insert(self, rows: Any, *, atomic: bool = True, embed: Mapping[str, str] | None = None) -> int:
-        """Add new rows; see :meth:`pgherd.client.AsyncTable.insert`."""
+        """Add new rows; see :meth:`pgherd.table.AsyncTable.insert`."""
         return self._loop.run(self._inner.insert(rows, atomic=atomic, embed=embed))
 
     def upsert(self, rows: Any, *, atomic: bool = True, embed: Mapping[str, str] | None = None) -> int:
-        """Insert or replace rows; see :meth:`pgherd.client.AsyncTable.upsert`."""
+        """Insert or replace rows; see :meth:`pgherd.table.AsyncTable.upsert`."""
         return self._loop.run(self._inner.upsert(rows, atomic=atomic, embed=embed))
 
     def delete(self, where: Mapping[str, Any] | str, params: Mapping[str, Any] | None = None) -> int:
-        """Delete rows; see :meth:`pgherd.client.AsyncTable.delete`."""
+        """Delete rows; see :meth:`pgherd.table.AsyncTable.delete`."""
         return self._loop.run(self._inner.delete(where, params))
 
     def update(
         self, where: Mapping[str, Any] | str, changes: Mapping[str, Any], params: Mapping[str, Any] | None = None
     ) -> int:
-        """Change rows, moving them if need be; see :meth:`pgherd.client.AsyncTable.update`."""
+        """Change rows, moving them if need be; see :meth:`pgherd.table.AsyncTable.update`."""
         return self._loop.run(self._inner.update(where, changes, params))
 
     def get(self, key: Any, *, read: str | None = None, max_staleness_s: float | None = None) -> dict[str, Any] | None:
-        """The row with that primary key; see :meth:`pgherd.client.AsyncTable.get`."""
+        """The row with that primary key; see :meth:`pgherd.table.AsyncTable.get`."""
         return self._loop.run(self._inner.get(key, read=read, max_staleness_s=max_staleness_s))
 
     def learn(self, vectors: Any) -> int:
-        """Learn the cells of a table that is shared out by them; see :meth:`pgherd.client.AsyncTable.learn`."""
+        """Learn the cells of a table that is shared out by them; see :meth:`pgherd.table.AsyncTable.learn`."""
         return self._loop.run(self._inner.learn(vectors))
 
     def tune(
@@ -207,11 +208,11 @@ class HerdTable:
         questions: Sequence[Any] | None = None,
         progress: Progress | None = None,
     ) -> tuple[Calibration, ...]:
-        """Measure the vector indexes; see :meth:`pgherd.client.AsyncTable.tune`."""
+        """Measure the vector indexes; see :meth:`pgherd.table.AsyncTable.tune`."""
         return self._loop.run(self._inner.tune(column, sample=sample, questions=questions, progress=progress))
 
     def search(self, question: Any, k: int = 10, **options: Any) -> Hits:
-        """The nearest rows; options as for :meth:`pgherd.client.AsyncTable.search`."""
+        """The nearest rows; options as for :meth:`pgherd.table.AsyncTable.search`."""
         self._loop.check_open()
         repeated, form = self._inner.repeated(question, k, options)
         if repeated is not None and (hits := run(repeated.ask(self._immediate, question))) is not None:
@@ -236,7 +237,7 @@ class HerdTable:
         return patiently_now(lambda: self._following(ask), self._inner.herd.patience_s)
 
     def answer(self, question: str, k: int = 5, *, columns: Sequence[str] | None = None, **options: Any) -> Answers:
-        """What models say to a question; see :meth:`pgherd.client.AsyncTable.answer`."""
+        """What models say to a question; see :meth:`pgherd.table.AsyncTable.answer`."""
         return self._loop.run(self._inner.answer(question, k, columns=columns, **options))
 
     def _following(self, ask: Callable[[], Hits]) -> Hits:
@@ -246,6 +247,6 @@ class HerdTable:
             try:
                 return ask()
             except (StaleTopology, ServerRefused, GroupUnavailable) as error:
-                if not self._loop.run(self._inner.herd._has_changed(known, error)):
+                if not self._loop.run(self._inner.herd.is_another_after(known, error)):
                     raise
         return ask()

@@ -89,7 +89,7 @@ def test_a_narrow_condition_reads_its_rows_straight_away(herd: Herd) -> None:
 
 
 def known(table: HerdTable, where: str) -> list[float]:
-    entries = table._inner.herd._narrowing._known
+    entries = table._inner.herd.narrowing._known
     return [value.matching for key, (_, value) in entries.items() if len(key) == 4 and where in key[2]]
 
 

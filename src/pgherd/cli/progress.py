@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..client import AsyncHerd, AsyncTable
+from ..client import AsyncHerd
 from ..engines.conduct import Conduct
 from ..engines.conduct import Progress as Heard
 from ..model.topology import Topology
 from ..planning.plan import Plan, Step
+from ..table import AsyncTable
 from ..tuning.building import Build, watching
 from ..tuning.store import Calibration
 from .output import err, shorten, size

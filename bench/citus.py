@@ -67,16 +67,6 @@ def _set_effort(servers: Servers, effort: int) -> str:
 
 
 @contextmanager
-def running(pg_config: str, data: Corpus, ef_construction: int) -> Iterator[CitusDriver]:
-    """A searcher over a Citus with all rows and their indexes."""
-    with started(pg_config) as (coordinator, workers):
-        fill(coordinator, data, ef_construction)
-        for worker in workers:
-            worker.everywhere("VACUUM (ANALYZE)", "CHECKPOINT")
-        yield CitusDriver(coordinator, [coordinator, *workers])
-
-
-@contextmanager
 def started(pg_config: str) -> Iterator[tuple[Servers, list[Servers]]]:
     """A coordinator and its workers, empty."""
     with directory() as base:

@@ -20,13 +20,17 @@ class WrongAnswer(Exception):
 
 @dataclass(slots=True)
 class Contender:
-    """One way to ask, the effort it needs for the recall wanted, and what came of it."""
+    """One way to ask, the effort it needs for the recall wanted, and what came of it.
+
+    ``before``: the efforts that it needed with the graphs before, of the same rows.
+    """
 
     name: str
     searcher: Searcher
     effort: int
     truth: Sequence[set[int]]
     recall: float = 0.0
+    before: list[int] = field(default_factory=list)
     p50_ms: Series = field(default_factory=lambda: Series("p50"))
     p95_ms: Series = field(default_factory=lambda: Series("p95"))
     cpu_ms: Series = field(default_factory=lambda: Series("cpu"))
@@ -42,7 +46,7 @@ class Contender:
     def as_json(self) -> dict[str, Any]:
         """All rounds."""
         return {
-            "effort": self.effort,
+            "effort": [*self.before, self.effort],
             "recall": round(self.recall, 4),
             "p50_ms": self.p50_ms.as_json(),
             "p95_ms": self.p95_ms.as_json(),
@@ -90,7 +94,7 @@ def searches_table(title: str, contenders: Sequence[Contender], note: str = "") 
     rows = [
         [
             c.name,
-            str(c.effort),
+            ", ".join(map(str, [*c.before, c.effort])),
             f"{c.recall:.3f}",
             f"{c.p50_ms.median:.2f}",
             f"{c.p95_ms.median:.2f}",

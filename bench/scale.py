@@ -105,7 +105,7 @@ def _filled(herd: Herd, groups: int, some: Corpus, few: Corpus, setting: Setting
 
 
 def _loading(servers: Servers, herd: Herd, data: Corpus) -> Way:
-    tables = data.batches()
+    tables = [data.arrow(0, data.n)]
 
     def copied() -> None:
         with servers.connect() as connection:

@@ -22,6 +22,8 @@ SINGLE = "passage"
 BY_REGION = "passage_by_region"
 TABLE_OF = {1: "passage_1", 2: "passage_2"}
 """The fleet's hash-distributed table with so many shards a group."""
+GRAPHS = 3
+"""The indexes are built so many times: what effort the same rows take differs from graph to graph, by chance."""
 HOME = REGIONS[0]
 """The region that routed searches ask for."""
 
@@ -38,19 +40,22 @@ def run(setting: Setting) -> Outcome:
         _fill(single, fleet, data, setting)
         settle({(single_servers, single): [SINGLE], (fleet_servers, fleet): [*TABLE_OF.values(), BY_REGION]})
         bench = _Bench(data, setting, single_servers, fleet_servers, single, fleet)
-        runner = stack.enter_context(asyncio.Runner())
-        opened = AsyncExitStack()
-        stack.callback(lambda: runner.run(opened.aclose()))
-        contenders = [*bench.blocking(), *bench.asynchronous(runner, runner.run(bench.opened(opened)))]
         left_out = []
         if setting.citus is None:
             left_out.append(citus.LEFT_OUT)
         else:
-            say("starting Citus")
-            found = stack.enter_context(citus.running(setting.citus, data, setting.ef_construction))
-            contenders.append(bench.contender("Citus, 2 workers x 2", found))
-        say(f"asking: {len(contenders)} ways, {len(data.questions)} questions, {setting.rounds} rounds")
-        compete(contenders, data.questions, setting.rounds)
+            bench.start_citus(stack, setting.citus)
+        runner = stack.enter_context(asyncio.Runner())
+        opened = AsyncExitStack()
+        stack.callback(lambda: runner.run(opened.aclose()))
+        clients, rounds = runner.run(bench.opened(opened)), (setting.rounds + 1) // 2
+        for graph in range(GRAPHS):
+            if graph:
+                say(f"building all indexes again, {graph + 1} of {GRAPHS}")
+                bench.rebuild()
+            contenders = [*bench.blocking(), *bench.asynchronous(runner, clients), *bench.at_citus()]
+            say(f"asking: {len(contenders)} ways, {len(data.questions)} questions, {rounds} rounds")
+            compete(contenders, data.questions, rounds)
         plans = {
             c.name: c.searcher.plan(data.questions[0], c.effort) for c in contenders if isinstance(c.searcher, Driver)
         }
@@ -62,7 +67,7 @@ def run(setting: Setting) -> Outcome:
         " the same columns. `2 groups x 2` are two groups with two shards each. The effort is the least"
         " `hnsw.ef_search` with which the recall is reached. The client's CPU is all that its process used for a"
         " search, the driver included. Servers and client share this machine: two groups have no more hardware than"
-        " one server.",
+        f" one server. All indexes are built {GRAPHS} times, each for as many rounds.",
         _goals(by_name),
         [searches_table("All ways", contenders)],
         left_out=left_out,
@@ -98,6 +103,31 @@ class _Bench:
         self._truth, self._truth_home = data.nearest(K), data.nearest(K, HOME)
         self._relation = next(relation for group, relation in shards(fleet, BY_REGION) if group == HOME)
         self._efforts: dict[str, int] = {}
+        self._known: dict[str, Contender] = {}
+        self._citus: tuple[Servers, list[Servers]] | None = None
+
+    def start_citus(self, stack: ExitStack, pg_config: str) -> None:
+        """Let Citus take part."""
+        say("starting Citus")
+        self._citus = stack.enter_context(citus.started(pg_config))
+        citus.fill(self._citus[0], self._data, self._setting.ef_construction)
+
+    def rebuild(self) -> None:
+        """Build all indexes anew."""
+        herds.rebuild(self._single_servers, self._single, SINGLE)
+        for table in (*TABLE_OF.values(), BY_REGION):
+            herds.rebuild(self._fleet_servers, self._fleet, table)
+        if self._citus is not None:
+            citus.rebuild(self._citus[0])
+        fleet = [*TABLE_OF.values(), BY_REGION]
+        settle({(self._single_servers, self._single): [SINGLE], (self._fleet_servers, self._fleet): fleet})
+
+    def at_citus(self) -> list[Contender]:
+        """Citus' coordinator, if there is one."""
+        if self._citus is None:
+            return []
+        coordinator, workers = self._citus
+        return [self.contender("Citus, 2 workers x 2", citus.CitusDriver(coordinator, [coordinator, *workers]))]
 
     def contender(self, name: str, searcher: Searcher, effort: int | None = None, *, home: bool = False) -> Contender:
         """With the effort that it needs, if that is not known."""
@@ -105,7 +135,13 @@ class _Bench:
         if effort is None:
             effort = calibrated(name, searcher, self._data.questions, truth, self._setting.recall)
             say(f"{name} reaches recall {self._setting.recall} with effort {effort}")
-        return Contender(name, searcher, effort, truth)
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = Contender(name, searcher, effort, truth)
+        else:
+            known.before.append(known.effort)
+            known.searcher, known.effort = searcher, effort
+        return known
 
     def blocking(self) -> Sequence[Contender]:
         """Those that wait in their own thread; they find the efforts for all."""

@@ -432,20 +432,21 @@ def test_status_tells_what_a_takeover_would_lack(replicated: Replicated) -> None
 
 def test_status_tells_of_a_group_that_is_not_held_to_its_standbys(replicated: Replicated) -> None:
     """As when ``up`` is killed while it copies a group's first standbys; ``up`` ends it."""
-    store, key = machine.read(replicated.machine(replicated.primary())).store(), f"{NAMESPACE}main/config"
-    before = store.get(key)
-    assert before is not None
-    store.put(key, json.dumps(json.loads(before.value) | {"synchronous_mode_strict": False}))
-    try:
-        found = takeover_state(replicated.home)
-        assert found is not None
-        assert [text for text in found["off"] if "group main is not held to its standbys" in text]
-        replicated.local.up()
-        found = takeover_state(replicated.home)
-        assert found is not None
-        assert found["off"] == []
-    finally:
-        store.put(key, before.value)
+    key = f"{NAMESPACE}main/config"
+    with closing(machine.read(replicated.machine(replicated.primary())).store()) as store:
+        before = store.get(key)
+        assert before is not None
+        store.put(key, json.dumps(json.loads(before.value) | {"synchronous_mode_strict": False}))
+        try:
+            found = takeover_state(replicated.home)
+            assert found is not None
+            assert [text for text in found["off"] if "group main is not held to its standbys" in text]
+            replicated.local.up()
+            found = takeover_state(replicated.home)
+            assert found is not None
+            assert found["off"] == []
+        finally:
+            store.put(key, before.value)
 
 
 def test_a_standby_refuses_writes(replicated: Replicated) -> None:

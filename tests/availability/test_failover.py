@@ -312,6 +312,8 @@ def test_a_failover_right_after_an_outage_of_etcd(replicated: Replicated, writer
     def in_failsafe(node: HerdNode) -> bool:
         return "failsafe_mode_is_active" in replicated.rest(node).state()
 
+    # A Patroni that is still starting answers no primary, which then does not go on without etcd.
+    wait_until(lambda: all(replicated.rest(n).state().get("role") for n in replicated.nodes))
     for member in members:
         member.signal(signal.SIGSTOP)
     try:

@@ -365,7 +365,9 @@ class AsyncTable:
         cells, column = known.table.cells, known.table.column(request.form.shape.column)
         centroids = None if cells is None else self._herd.cells.of(cells)
         assert column is not None
-        if request.form.table is not known.table or (cells is not None and centroids is None):
+        if cells is not None and centroids is None:
+            return
+        if not any(f is request.form for f in known.forms.values()):  # its shards were found by an older topology
             return
         made = repeated_of(request, hits, column, None if cells is None or centroids is None else (cells, centroids))
         if made is not None:

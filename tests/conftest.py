@@ -15,6 +15,7 @@ from psycopg import sql
 
 import pgherd
 from pgherd import dialect, herdfile
+from pgherd.local import layout
 from pgherd.local.herd import LocalHerd
 from pgherd.model.topology import EngineName
 from pgherd.sync import Herd
@@ -32,6 +33,15 @@ def sampled(steps: int, *others: object, every: int = 7) -> list[Any]:
 # How fast a machine is says nothing about what is tested.
 settings.register_profile("pgherd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("pgherd")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ports(worker_id: str) -> Iterator[None]:
+    """Servers of tests that run beside each other have ports of their own, those that are down for a while included."""
+    with pytest.MonkeyPatch.context() as patch:
+        if worker_id != "master":
+            patch.setenv("PGHERD_FIRST_PORT", str(layout.FIRST_PORT - 1000 * (int(worker_id.removeprefix("gw")) % 5)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from pgherd import herdfile
 from pgherd.errors import BadInput
 from pgherd.herdfile import TwoNode
-from pgherd.local.layout import ETCD_MEMBERS, groups_of, grown, new_herd, node_names
+from pgherd.local.layout import ETCD_MEMBERS, free_ports, groups_of, grown, new_herd, node_names
 from pgherd.model.placement import Label
 from pgherd.model.topology import EngineName
 
@@ -93,3 +93,18 @@ def test_a_driver_is_sent_to_the_node_that_takes_writes() -> None:
     assert "target_session_attrs=read-write" in herd.dsn(HOME)
     plain = new_herd(HOME, EngineName.FLEET, groups_of(places("a", "b")), None)
     assert "target_session_attrs" not in plain.dsn(HOME)
+
+
+def test_ports_begin_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHERD_FIRST_PORT", "21000")
+    found = free_ports(3, besides=[21001])
+    assert len(set(found)) == 3
+    assert min(found) >= 21000
+    assert 21001 not in found
+
+
+@pytest.mark.parametrize("chosen", ["", "http", "80", "40000", "-5", "5433.0"])
+def test_a_first_port_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setenv("PGHERD_FIRST_PORT", chosen)
+    with pytest.raises(BadInput, match="PGHERD_FIRST_PORT"):
+        free_ports(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ ARCHIVING = "archiving"
 """What backup tools need here: settings, with credentials of stores, and what a restore has fetched."""
 DEFAULT_REGIONS = ("us-east", "us-central", "us-west")
 FIRST_PORT = 5433
+LAST_PORT = 32767
+"""Above, the system hands out ports to outgoing connections."""
 ETCD_MEMBERS = 3
 """How many members etcd gets: it lives while two of three do."""
 MOST_REPLICAS = 7
@@ -179,11 +182,21 @@ def check_name(name: str) -> None:
         raise BadInput(f"{name!r} cannot name a directory", hint="letters, digits, - and _ (at most 63)")
 
 
-def free_ports(count: int, besides: Iterable[int] = (), first: int = FIRST_PORT) -> list[int]:
-    """The lowest ports from ``first`` on that nothing listens on."""
+def first_port() -> int:
+    """The lowest port for servers: ``PGHERD_FIRST_PORT``, else 5433. Raises BadInput if it is none."""
+    chosen = os.environ.get("PGHERD_FIRST_PORT", str(FIRST_PORT))
+    if not chosen.isdecimal() or not 1024 <= int(chosen) <= LAST_PORT:
+        raise BadInput(
+            f"PGHERD_FIRST_PORT is {chosen!r}", hint=f"give a port from 1024 to {LAST_PORT}, or leave it unset"
+        )
+    return int(chosen)
+
+
+def free_ports(count: int, besides: Iterable[int] = (), first: int | None = None) -> list[int]:
+    """The lowest ports from ``first`` (or :func:`first_port`) on that nothing listens on."""
     taken = set(besides)
     found: list[int] = []
-    for port in range(first, 32768):  # above, the system hands out ports to outgoing connections
+    for port in range(first or first_port(), LAST_PORT + 1):
         if len(found) == count:
             break
         if port not in taken and port_is_free(port):
@@ -197,7 +210,7 @@ def node_ports(count: int, replicated: bool, besides: Iterable[int] = ()) -> lis
     Groups with replicas take some seconds from the choice to the first use, and must not move then: their row begins
     somewhere, so that herds that start at the same time hardly choose the same.
     """
-    return free_ports(count, besides, 5600 + 100 * secrets.randbelow(140) if replicated else FIRST_PORT)
+    return free_ports(count, besides, 5600 + 100 * secrets.randbelow(140) if replicated else None)
 
 
 def free_rest_ports(count: int, besides: Iterable[int] = ()) -> list[int]:

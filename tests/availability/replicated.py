@@ -112,9 +112,8 @@ class Replicated:
 
     def kill_machine(self, node: HerdNode) -> None:
         """The node's machine with all that is on it: watcher, etcd, Patroni, server."""
-        watcher = machine.watcher_pid(self.machine(node))
-        assert watcher is not None
-        self.kill([watcher, *Processes(self.machine(node)).pids(), *self.processes(node).pids()])
+        machine.kill_watcher(self.machine(node))
+        self.kill([*Processes(self.machine(node)).pids(), *self.processes(node).pids()])
 
 
 @pytest.fixture(scope="session")

@@ -20,16 +20,16 @@ import pytest
 import pgherd
 from availability.replicated import Replicated, wait_until
 from pgherd.availability import keys
+from pgherd.availability.guard import SECOND_WATCHER
 from pgherd.availability.recopy import recopy
 from pgherd.availability.switchover import switchover
 from pgherd.availability.takeover import takeover_state
-from pgherd.availability.watcher import SECOND_WATCHER
 from pgherd.cli.servers import read_status
 from pgherd.dcs import NAMESPACE
 from pgherd.errors import BadInput, InDoubt, LocalServerError, UnknownName
 from pgherd.herdfile import HerdNode
 from pgherd.local import machine
-from pgherd.local.processes import Processes, is_alive
+from pgherd.local.processes import Processes, commanded, is_alive
 from pgherd.sync import Herd
 
 pytestmark = pytest.mark.long
@@ -351,6 +351,35 @@ def test_a_machine_has_one_watcher(replicated: Replicated) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == SECOND_WATCHER
     assert "has a watcher already" in done.stderr
+
+
+def test_a_watcher_that_dies_is_followed_by_another(replicated: Replicated) -> None:
+    primary = replicated.primary()
+    directory = replicated.machine(primary)
+    old = machine.watcher_pid(directory)
+    assert old is not None
+    with replicated.connect(primary) as connection:
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: machine.watcher_pid(directory) not in (None, old))
+        wait_until(replicated.in_step)
+        assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,), "its server goes on"
+    assert replicated.primary() == primary
+    wait_until(lambda: (found := takeover_state(replicated.home)) is not None and found["off"] == [])
+    killed_server(replicated, primary)
+    replicated.new_primary(primary)
+    wait_until(replicated.in_step)
+
+
+def test_who_kills_a_machine_kills_its_watchers_guard(replicated: Replicated) -> None:
+    directory = replicated.machine(replicated.nodes[1])
+    try:
+        replicated.kill_machine(replicated.nodes[1])
+        assert commanded(machine.WATCHER_MODULE, directory) == []
+        assert machine.watcher_pid(directory) is None
+    finally:
+        replicated.local.up()
+    assert len(commanded(machine.WATCHER_MODULE, directory)) == 2
+    wait_until(replicated.in_step)
 
 
 def test_nothing_holds_a_password_that_others_may_read(replicated: Replicated) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from ..errors import DrillRefused, LocalServerError
 from ..herdfile import HerdNode
+from ..local import machine
 from ..local.replicas import limit_files
 from .ground import Ground
 
@@ -154,8 +155,7 @@ class LoseMachines(Fault):
         primary = self.ground.primary()
         hit = self.machines(primary)
         for name in hit:
-            if (pid := self.ground.watcher(name)) is not None:
-                os.kill(pid, signal.SIGKILL)
+            machine.kill_watcher(self.ground.replicas.directory(name))
         for name in hit:
             for node in self.ground.on(name):
                 self.ground.processes(node).kill()

@@ -1,8 +1,9 @@
 """A machine's watcher: keeps its nodes and its member of etcd running, reaps what ends, fences what hangs.
 
-``python -m pgherd.availability.watcher DIRECTORY`` goes into the background once it holds the machine's lock; it exits
-with 3 if another watcher does. SIGUSR1 stops the nodes; SIGTERM the nodes, then etcd, then the watcher; SIGHUP has it
-read again which nodes there are. It is their parent, and a child subreaper, so that it knows at once when one ends.
+``python -m pgherd.availability.watcher DIRECTORY`` goes into the background once it holds the machine's lock, with a
+guard that starts another watcher should this one die; it exits with 3 if another watcher holds the lock. SIGUSR1 stops
+the nodes; SIGTERM the nodes, then etcd, then the watcher; SIGHUP has it read again which nodes there are. It is their
+parent, and a child subreaper, so that it knows at once when one ends.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..dcs import NAMESPACE, Store
 from ..errors import HerdError
 from ..local import machine
 from ..local.machine import Machine
-from . import children, keys
+from . import children, guard, keys
 from .ballot import Ballot
 from .decide import BROKEN_S, Broken, Fenced, Life, OwnAction, OwnNode, may_be_copied_anew, may_return, on_own
 from .logs import trim
@@ -32,7 +33,6 @@ DROP_FOR_S = 2.0
 """How long dropping a leader key is tried; then the node is started all the same, and its key runs out by itself."""
 RETURN_TICK_S = 0.3
 TRIM_EVERY_S = 60.0
-SECOND_WATCHER = 3
 URGENT = -10
 """The priority that a watcher, and etcd, take where they may."""
 log = logging.getLogger("pgherd.watcher")
@@ -248,12 +248,17 @@ def main() -> int:
     lock = machine.hold_lock(directory)
     if lock is None:
         print(f"machine {spec.name} has a watcher already", file=sys.stderr)
-        return SECOND_WATCHER
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who reads its file now need not read it again
+        return guard.SECOND_WATCHER
+    wait, signed = os.pipe()
     if os.fork():
+        os.close(signed)
+        os.read(wait, 1)  # or who looks for the watcher next would find the pid of this process
         os._exit(0)
-    machine.sign(lock)
+    os.close(wait)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who reads its file now need not read it again
+    guard.become_guarded(directory, lock, signed)
+    spec = machine.read(directory)  # it may have changed since the watcher before this one
     children.become_subreaper()
     with suppress(OSError):  # a busy machine must not keep it from acting; only root may
         os.setpriority(os.PRIO_PROCESS, 0, URGENT)

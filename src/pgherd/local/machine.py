@@ -18,7 +18,9 @@ from ..errors import WrongVersion
 from ..exchange import Identity
 from ..herdfile import write_atomically
 from ..secretfile import refuse_open
+from .processes import commanded, kill_all
 
+WATCHER_MODULE = "pgherd.availability.watcher"
 SPEC = "machine.json"
 LOCK = "lock"
 LOG = "watcher.log"
@@ -140,6 +142,11 @@ def watcher_pid(directory: Path) -> int | None:
     except (FileNotFoundError, ValueError):
         pass
     return None
+
+
+def kill_watcher(directory: Path) -> None:
+    """SIGKILL a machine's watcher and its guard, which would start another, and wait until they are gone."""
+    kill_all(lambda: commanded(WATCHER_MODULE, directory), f"the watcher of {directory.name}")
 
 
 def hold_lock(directory: Path) -> int | None:

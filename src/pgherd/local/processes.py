@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import LocalServerError
@@ -169,20 +169,8 @@ class Processes:
             _send(pid, number)
 
     def kill(self, timeout_s: float = _KILL_TIMEOUT_S) -> None:
-        """SIGKILL all, and return when none is left; they are stopped first, so that none starts another.
-
-        Raises LocalServerError if one survives.
-        """
-        deadline = time.monotonic() + timeout_s
-        while pids := self.pids():
-            for number in (signal.SIGSTOP, signal.SIGKILL):
-                for pid in pids:
-                    _send(pid, number)
-            if not _wait_gone(pids, deadline - time.monotonic()):
-                raise LocalServerError(
-                    f"processes of {self.directory} cannot be killed ({', '.join(map(str, pids))})",
-                    hint="processes that wait for a dead disk stay until it answers; look at `ps`",
-                )
+        """SIGKILL all, and return when none is left. Raises LocalServerError if one survives."""
+        kill_all(self.pids, f"processes of {self.directory}", timeout_s)
 
     def _is_keeper(self, name: str, pid: int) -> bool:
         """Whether it is etcd or Patroni, started for this directory."""
@@ -194,6 +182,30 @@ class Processes:
         elif "patroni" not in command:
             return False
         return any(a.startswith("/") and Path(a).is_relative_to(self.directory) for a in command)
+
+
+def commanded(module: str, directory: Path) -> list[int]:
+    """The living processes that run a Python module on a directory (``python -m module directory``)."""
+    known = ((pid, _command(pid)) for pid in _all() if _stat(pid)[1] not in "ZX")
+    found = ((pid, [Path(a) for a in command if a.startswith("/")]) for pid, command in known if module in command)
+    return [pid for pid, paths in found if directory.resolve() in (p.resolve() for p in paths)]
+
+
+def kill_all(find: Callable[[], list[int]], what: str, timeout_s: float = _KILL_TIMEOUT_S) -> None:
+    """SIGKILL all that ``find`` finds, until there is none left; they are stopped first, so that none starts another.
+
+    Raises LocalServerError, which says ``what`` could not be killed, if one survives.
+    """
+    deadline = time.monotonic() + timeout_s
+    while pids := find():
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                _send(pid, number)
+        if not _wait_gone(pids, deadline - time.monotonic()):
+            raise LocalServerError(
+                f"{what} cannot be killed ({', '.join(map(str, pids))})",
+                hint="processes that wait for a dead disk stay until it answers; look at `ps`",
+            )
 
 
 def is_stopped(pid: int) -> bool:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,6 @@ from .user import ServerUser, server_user
 
 MACHINES = "machines"
 PATRONI_FILE = "patroni.yml"
-WATCHER_MODULE = "pgherd.availability.watcher"
 _POLL_S = 0.05
 _LOGS = ("patroni.log", "server.log")
 _PORT_TAKEN = ("Couldn't start a service on", "Address already in use")
@@ -160,7 +159,7 @@ class Replicas:
                 continue
             env = {k: os.environ[k] for k in _PASSED_ON if k in os.environ}
             with (directory / machine.LOG).open("ab") as log:
-                argv = [sys.executable, "-m", WATCHER_MODULE, str(directory)]
+                argv = [sys.executable, "-m", machine.WATCHER_MODULE, str(directory)]
                 started.append(
                     (
                         directory,
@@ -204,8 +203,7 @@ class Replicas:
         ):
             time.sleep(_POLL_S)
         for directory in idle:
-            if (pid := machine.watcher_pid(directory)) is not None:
-                os.kill(pid, signal.SIGKILL)
+            machine.kill_watcher(directory)
             Processes(directory).kill()
             if directory.exists():
                 remove_tree(directory)
@@ -312,7 +310,8 @@ class Replicas:
 
     def kill(self) -> None:
         """End watchers first, then all that they kept, at once."""
-        self._signal_watchers(signal.SIGKILL)
+        for name in self.machines:
+            machine.kill_watcher(self.directory(name))
         for name in self.machines:
             Processes(self.directory(name)).kill()
         for n in self.herd.nodes:
@@ -342,7 +341,7 @@ class Replicas:
                 return
         except OSError:
             return
-        os.kill(pid, signal.SIGKILL)
+        machine.kill_watcher(self.directory(name))
         for node in (n for n in self.herd.nodes if n.machine == name):
             Processes(self.home / NODES / node.name).kill()
         Processes(self.directory(name)).kill()
@@ -350,8 +349,9 @@ class Replicas:
     def _signal_watchers(self, number: signal.Signals) -> list[int]:
         pids = [pid for m in self.machines if (pid := machine.watcher_pid(self.directory(m))) is not None]
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # it has just died
+                os.kill(pid, signal.SIGCONT)
+                os.kill(pid, number)
         return pids
 
     def _any_machine(self) -> Machine:

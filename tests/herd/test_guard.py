@@ -129,6 +129,8 @@ def refusal(connection: psycopg.Connection[Any], statement: str) -> psycopg.Erro
     ],
 )
 def test_what_commits_on_its_way_is_refused_before_it_begins(nodes: Nodes, elsewhere: None, statement: str) -> None:
+    if statement.startswith("REINDEX") and nodes["us-west"].info.server_version < 170000:
+        pytest.skip("PostgreSQL has event triggers for REINDEX from version 17 on")
     with pytest.raises(psycopg.Error) as refused:
         nodes["us-west"].execute(statement)  # type: ignore[call-overload]
     assert refused.value.sqlstate == LEAK
@@ -141,6 +143,8 @@ def test_what_commits_on_its_way_is_refused_before_it_begins(nodes: Nodes, elsew
 
 def test_what_would_let_pinned_rows_out_is_refused(nodes: Nodes, elsewhere: None) -> None:
     for where, statement, named in REFUSED:
+        if "REINDEX" in statement and nodes[where].info.server_version < 170000:
+            continue
         error = refusal(nodes[where], statement.replace("pgherd_us_west", server_of(nodes, "us-west")))
         assert error, f"{statement} was let through"
         assert error.sqlstate == LEAK, f"{statement}: {error}"

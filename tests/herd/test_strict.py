@@ -33,6 +33,13 @@ CREATE INDEX ON doc USING hnsw (v vector_l2_ops);
 
 ROWS = [{"id": i, "region": r, "title": f"{r}{i}", "v": [float(i), 0.0]} for i in range(4) for r in "ew"]
 REFUSED = "west is strict: its rows are read at home only"
+
+
+def refused(node: psycopg.Connection[Any]) -> str:
+    """What a server says of a barrier: before PostgreSQL 17 it didn't name the foreign server."""
+    return REFUSED if node.info.server_version >= 170000 else "user mapping not found"
+
+
 Nodes = dict[str, psycopg.Connection[Any]]
 
 
@@ -71,7 +78,7 @@ def test_a_query_outside_that_needs_the_rows_is_refused_and_says_why(fleet: Herd
         "INSERT INTO doc VALUES (9, 'w', 'x', '[0,0]')",
         "EXPLAIN ANALYZE SELECT 1 FROM doc",
     ):
-        with pytest.raises(psycopg.Error, match=REFUSED):
+        with pytest.raises(psycopg.Error, match=refused(east)):
             east.execute(query)  # type: ignore[call-overload]
     assert titles(west.execute("SELECT title FROM doc")) == sorted(r["title"] for r in ROWS)
     assert titles(east.execute("SELECT title FROM doc WHERE region = 'e'")) == [f"e{i}" for i in range(4)]
@@ -81,7 +88,7 @@ def test_a_query_outside_that_needs_the_rows_is_refused_and_says_why(fleet: Herd
     east.execute("INSERT INTO doc VALUES (10, 'e', 'more', '[9,9]')")
     with pytest.raises(ResidencyRefused) as caught:
         fleet.sql("SELECT * FROM doc", region="us-east")
-    assert REFUSED in caught.value.message
+    assert (REFUSED if refused(east) == REFUSED else "is strict, or the role has no login") in caught.value.message
     assert "pgherd dsn --region" in caught.value.hint
 
 
@@ -119,7 +126,7 @@ def test_a_region_that_is_granted_reads_them(fleet: Herd, nodes: Nodes) -> None:
     apply(fleet, schema(', "strict": {"except": ["us-central"]}'))
     fleet.table("doc").insert(ROWS)
     assert len(nodes["us-central"].execute("SELECT * FROM doc").fetchall()) == len(ROWS)
-    with pytest.raises(psycopg.Error, match=REFUSED):
+    with pytest.raises(psycopg.Error, match=refused(nodes["us-east"])):
         nodes["us-east"].execute("SELECT * FROM doc")
 
 
@@ -129,7 +136,7 @@ def test_a_tablespace_becomes_strict_and_open_again(fleet: Herd, nodes: Nodes) -
     east = nodes["us-east"]
     assert len(east.execute("SELECT * FROM doc").fetchall()) == len(ROWS)
     apply(fleet, schema())
-    with pytest.raises(psycopg.Error, match=REFUSED):
+    with pytest.raises(psycopg.Error, match=refused(east)):
         east.execute("SELECT * FROM doc")
     assert [s.kind for s in fleet.plan(dialect.parse(schema())).steps] == []
     apply(fleet, schema(""))
@@ -143,7 +150,7 @@ def test_splits_keep_the_barrier(fleet: Herd, nodes: Nodes) -> None:
     apply(fleet, schema(shards="SPLIT INTO 2 TABLETS").replace("doc_w ", "docs_w "))
     assert servers(nodes["us-east"], "docs_w%") == [REFUSED, REFUSED]
     assert len(nodes["us-west"].execute("SELECT * FROM doc").fetchall()) == len(ROWS)
-    with pytest.raises(psycopg.Error, match=REFUSED):
+    with pytest.raises(psycopg.Error, match=refused(nodes["us-east"])):
         nodes["us-east"].execute("SELECT * FROM doc")
 
 
@@ -153,7 +160,7 @@ def test_a_whole_table_has_a_barrier_too_and_stays_as_it_was_made(fleet: Herd, n
     )
     apply(fleet, text)
     nodes["us-west"].execute("INSERT INTO note (t) VALUES ('here')")
-    with pytest.raises(psycopg.Error, match=REFUSED):
+    with pytest.raises(psycopg.Error, match=refused(nodes["us-east"])):
         nodes["us-east"].execute("SELECT * FROM note")
     with pytest.raises(ChangeRefused, match="table note is whole in it"):
         fleet.plan(dialect.parse(text.replace(', "strict": true', "")))

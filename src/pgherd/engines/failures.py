@@ -25,6 +25,7 @@ _UNTRUSTED = re.compile(
 """How libpq says that it does not trust a server, or that there is no TLS."""
 _LINK = re.compile('"pgherd_([^"]+)"')
 """How a server names its link to a group that it cannot reach."""
+_UNNAMED = re.compile('user mapping not found for "[^"]*"')
 _BARRIER = re.compile(f'"([^"]+{re.escape(REFUSED)})"')
 """How it names what stands in the place of rows that it may not lead to."""
 
@@ -67,10 +68,9 @@ def translate(error: BaseException, group: str, what: str = "") -> HerdError:
     if isinstance(error, psycopg.Error) and error.sqlstate == LEAK:
         message = f"group {group} refused{doing}: {error.diag.message_primary}"
         return ResidencyRefused(message, hint=error.diag.message_hint or "")
-    barrier = _BARRIER.search(error.diag.message_primary or "") if isinstance(error, psycopg.Error) else None
-    if barrier:
+    if barrier := _barrier(error):
         return ResidencyRefused(
-            f"group {group} refused{doing}: tablespace {barrier[1]}",
+            f"group {group} refused{doing}: {barrier}",
             hint="connect to a server of its region (pgherd dsn --region …), or leave those rows out with a condition"
             " on the partition key",
         )
@@ -79,6 +79,19 @@ def translate(error: BaseException, group: str, what: str = "") -> HerdError:
         hint = error.diag.message_hint or ""
         return ServerRefused(f"group {group} refused{doing}: {error.diag.message_primary}{state}", hint=hint)
     return ServerRefused(f"group {group} failed{doing}: {type(error).__name__}: {error}")
+
+
+def _barrier(error: BaseException) -> str | None:
+    """What keeps rows out of reach, if that is a barrier."""
+    said = error.diag.message_primary or "" if isinstance(error, psycopg.Error) else ""
+    if named := _BARRIER.search(said):
+        return f"tablespace {named[1]}"
+    if _UNNAMED.fullmatch(said):
+        return (
+            "rows that this needs are out of reach: their tablespace is strict, or the role has no login where they are"
+            " (PostgreSQL says which from version 17 on)"
+        )
+    return None
 
 
 def _untrusted(error: BaseException) -> CertificateRefused | None:

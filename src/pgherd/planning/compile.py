@@ -238,6 +238,8 @@ class Compiler:
         blocks = BRIEFLY if late else NOBODY
         constraints = self.leaf_constraints(table, part)
         sql = ddl.create_partition(part.name, parent, part.bound, None, constraints)
+        if any(column.identity for column in table.columns):
+            sql += f";\nSELECT pgherd.number_rows({quote_literal(part.name.sql)}, {quote_literal(parent.sql)})"
         yield Step("create_shard", str(part.name), (home,), sql, blocks=blocks)
         for kind, groups, sql in self.links(parent, [part], home, spaces[part.name], self.elsewhere(home)):
             yield Step(kind, str(part.name), groups, sql, blocks=blocks)

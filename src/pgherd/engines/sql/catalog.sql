@@ -10,6 +10,22 @@ CREATE TABLE IF NOT EXISTS pgherd.catalog (
 );
 GRANT SELECT ON pgherd.catalog TO PUBLIC;
 
+-- Give a partition the numbers of its identity columns. Before PostgreSQL 17 it has none of its own, so that a row written
+-- to it directly would have NULL there: the sequence of the whole table becomes its default.
+CREATE OR REPLACE FUNCTION pgherd.number_rows(part regclass, parent regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    whole regclass := pg_partition_root(parent);
+    numbered name;
+BEGIN
+    IF current_setting('server_version_num')::int < 170000 THEN
+        FOR numbered IN SELECT attname FROM pg_attribute WHERE attrelid = whole AND attidentity <> '' AND NOT attisdropped LOOP
+            EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT nextval(%L::regclass)', part, numbered,
+                pg_get_serial_sequence(whole::text, numbered));
+        END LOOP;
+    END IF;
+END $$;
+
 -- The herd at every generation it had; the highest one counts.
 CREATE TABLE IF NOT EXISTS pgherd.topology (
     generation bigint PRIMARY KEY,

@@ -89,6 +89,7 @@ BEGIN
     EXECUTE format('ALTER FOREIGN TABLE %s SET SCHEMA pgherd_aside', shard);
     EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE)',
         shard, parent);
+    PERFORM pgherd.number_rows(shard, parent);
     EXECUTE format('ALTER TABLE %s ADD CONSTRAINT pgherd_move CHECK (%s)', shard,
         pgherd.partition_condition(pgherd.aside(shard)));
     EXECUTE format('CREATE TRIGGER pgherd_incoming BEFORE INSERT OR UPDATE OR DELETE ON %s'
@@ -241,6 +242,9 @@ DECLARE
     done boolean;
 BEGIN
     goal := pg_current_wal_insert_lsn();  -- what was committed asynchronously may not be flushed yet
+    IF current_setting('server_version_num')::int < 170000 THEN
+        PERFORM pg_switch_wal();  -- no other function flushes there, and the WAL writer takes up to 200 ms
+    END IF;
     PERFORM pgherd.wake_senders();
     LOOP
         SELECT confirmed_flush_lsn >= goal INTO done FROM pg_replication_slots WHERE slot_name = pgherd.move_name(shard);

@@ -28,8 +28,8 @@ from pgherd.availability.decide import (
 )
 
 OWN = [
-    OwnNode(patroni, server, was_up, clean, led, leads, stopped_s, silent_s)
-    for patroni, server, was_up, clean, led, leads, stopped_s, silent_s in product(
+    OwnNode(patroni, server, was_up, clean, led, leads, stopped_s, silent_s, strange)
+    for patroni, server, was_up, clean, led, leads, stopped_s, silent_s, strange in product(
         Life,
         Life,
         (False, True),
@@ -38,6 +38,7 @@ OWN = [
         (None, False, True),
         (0.0, FROZEN_S / 2, FROZEN_S),
         (0.0, SILENT_S),
+        (False, True),
     )
 ]
 PEERS = [
@@ -85,10 +86,10 @@ def test_a_node_that_has_nothing_running_is_fenced_before_it_starts_again() -> N
             assert on_own(node) is OwnAction.FENCE, node
 
 
-def test_patroni_alone_starts_again_beside_a_server_that_answers() -> None:
+def test_patroni_alone_starts_again_beside_a_server_that_answers_and_that_it_will_know() -> None:
     for node in OWN:
         if (node.patroni, node.server) == (Life.GONE, Life.RUNNING) and node.silent_s < SILENT_S:
-            assert on_own(node) is OwnAction.START, node
+            assert on_own(node) is (OwnAction.FENCE if node.strange else OwnAction.START), node
 
 
 def test_a_primary_that_crashed_is_fenced_and_one_that_was_shut_down_is_not() -> None:

@@ -370,6 +370,27 @@ def test_a_watcher_that_dies_is_followed_by_another(replicated: Replicated) -> N
     wait_until(replicated.in_step)
 
 
+@pytest.mark.parametrize("role", ["primary", "standby"])
+def test_a_server_that_patroni_would_not_know_since_the_clock_was_set_is_fenced(
+    replicated: Replicated, role: str
+) -> None:
+    """As after the clock was put forward by a minute: the time in the pid file is no longer that of the process."""
+    primary = replicated.primary()
+    node = primary if role == "primary" else next(n for n in replicated.nodes if n != primary)
+    server = replicated.postmaster(node)
+    old = server.pid
+    lines = server.pid_file.read_text().splitlines(keepends=True)
+    lines[2] = f"{int(lines[2]) - 60}\n"
+    with server.pid_file.open("r+") as f:  # the server goes on writing to this very file
+        f.write("".join(lines))
+    assert server.clock_set_s == pytest.approx(60, abs=2)
+    replicated.kill(replicated.processes(node).keepers())
+    wait_until(lambda: server.pid not in (None, old))
+    wait_until(replicated.in_step)
+    assert (replicated.primary() == primary) == (role == "standby")
+    assert "the clock was set" in (replicated.machine(node) / "watcher.log").read_text()
+
+
 def test_who_kills_a_machine_kills_its_watchers_guard(replicated: Replicated) -> None:
     directory = replicated.machine(replicated.nodes[1])
     try:

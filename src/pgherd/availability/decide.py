@@ -63,7 +63,7 @@ class OwnNode:
 
     ``clean``: its server was shut down; ``led``: it ended as a primary. ``leads``: the leader key names it; None when
     etcd doesn't say. ``stopped_s``: how long one of its processes has been stopped; ``silent_s``: how long its server,
-    after having answered, has not.
+    after having answered, has not. ``strange``: a Patroni that is started now takes its server for another program.
     """
 
     patroni: Life
@@ -74,6 +74,7 @@ class OwnNode:
     leads: bool | None
     stopped_s: float
     silent_s: float
+    strange: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,9 @@ def on_own(node: OwnNode) -> OwnAction:
     if node.server is Life.RUNNING:
         if node.silent_s >= SILENT_S:
             return OwnAction.FENCE
-        return OwnAction.START if node.patroni is Life.GONE else OwnAction.NOTHING
+        if node.patroni is not Life.GONE:
+            return OwnAction.NOTHING
+        return OwnAction.FENCE if node.strange else OwnAction.START
     if node.patroni is Life.GONE:
         return OwnAction.FENCE
     if not node.was_up:

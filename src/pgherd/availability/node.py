@@ -24,6 +24,9 @@ SQL_INTERVAL_S = 0.5
 LOG_EVERY_S = 2.0
 LOG_TAIL_BYTES = 4096
 SHUT_DOWN_S = 3.0
+STRANGE_S = 2.5
+"""A Patroni that finds a server running takes it for another program if the clock was set by 3 s since that started,
+and then tries for ever to start one beside it. Source: Patroni 4.1, PostmasterProcess."""
 _SHUT_DOWN = (1, 2)
 """DB_SHUTDOWNED and DB_SHUTDOWNED_IN_RECOVERY. Source: PostgreSQL 18, src/include/catalog/pg_control.h."""
 _PRIMARY = (1, 3, 4, 6)
@@ -126,6 +129,7 @@ class Node:
             leads=None,
             stopped_s=0.0 if self._stopped_since is None else now - self._stopped_since,
             silent_s=self._pulse.silent_s if self._pulse.answered else 0.0,
+            strange=patroni is Life.GONE and abs(self._server.clock_set_s) > STRANGE_S,
         )
 
     def broken_s(self, now: float) -> float:

@@ -234,6 +234,8 @@ class Watcher:
 def _why(seen: OwnNode) -> str:
     if seen.stopped_s > 0:
         return "frozen"
+    if seen.strange:
+        return "its Patroni died, and the clock was set since its server started"
     if seen.server is not Life.GONE:
         return "its server does not answer"
     if not seen.was_up:

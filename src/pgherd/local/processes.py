@@ -7,6 +7,7 @@ is a ``postgres`` started on this data directory.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -50,6 +51,13 @@ class Postmaster:
         """What the postmaster says of itself: ``starting``, ``ready``, ``standby``, ``stopping``; empty if unknown."""
         lines = self._pid_file_lines()
         return lines[7].strip() if len(lines) > 7 else ""
+
+    @property
+    def clock_set_s(self) -> float:
+        """By how many seconds the clock has been set since the server noted when it started; 0 if it is down."""
+        lines, pid = self._pid_file_lines(), self.pid
+        started = None if pid is None else _started_at(pid)
+        return 0.0 if started is None or len(lines) < 3 else started - int(lines[2])
 
     def is_running(self) -> bool:
         """Whether the postmaster is alive (it may still be starting, stopping, or frozen)."""
@@ -271,6 +279,15 @@ def _stat(pid: int) -> tuple[str, str, int]:
     head, _, tail = text.rpartition(")")
     fields = tail.split()
     return head.partition("(")[2], fields[0], int(fields[1])
+
+
+def _started_at(pid: int) -> float | None:
+    """When a process was started, in seconds of the epoch, by the clock as it is now. Source: Linux manual, proc(5)."""
+    booted = re.search(r"^btime (\d+)$", _read(_PROC / "stat"), re.MULTILINE)
+    fields = _read(_PROC / str(pid) / "stat").rpartition(")")[2].split()
+    if booted is None or len(fields) < 20:
+        return None
+    return int(booted[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _alive(pid: int) -> bool:

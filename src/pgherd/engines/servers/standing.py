@@ -82,7 +82,8 @@ def _compared(node: Standing, own: _Own | None, primary: Standing | None, sent: 
     if primary is None or primary.lsn is None or own.replayed is None:
         return node
     lag_bytes = max(0, primary.lsn - own.replayed)
-    lag_s = 0.0 if lag_bytes == 0 else (sent[1] if sent else own.age_s)
+    age_s = own.age_s if own.age_s is not None and own.age_s >= 0 else None  # below 0 the clocks don't agree
+    lag_s = 0.0 if lag_bytes == 0 else (sent[1] if sent else age_s)
     return replace(node, lag_bytes=lag_bytes, lag_s=lag_s, sync=sent[0] if sent else None)
 
 

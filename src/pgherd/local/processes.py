@@ -57,7 +57,8 @@ class Postmaster:
         """By how many seconds the clock has been set since the server noted when it started; 0 if it is down."""
         lines, pid = self._pid_file_lines(), self.pid
         started = None if pid is None else _started_at(pid)
-        return 0.0 if started is None or len(lines) < 3 else started - int(lines[2])
+        noted = lines[2].strip() if len(lines) > 2 else ""
+        return started - int(noted) if started is not None and noted.isdigit() else 0.0
 
     def is_running(self) -> bool:
         """Whether the postmaster is alive (it may still be starting, stopping, or frozen)."""

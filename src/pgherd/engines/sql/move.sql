@@ -242,7 +242,7 @@ DECLARE
     done boolean;
 BEGIN
     goal := pg_current_wal_insert_lsn();  -- what was committed asynchronously may not be flushed yet
-    IF current_setting('server_version_num')::int < 170000 THEN
+    IF current_setting('server_version_num')::int < 170000 AND has_function_privilege('pg_switch_wal()', 'EXECUTE') THEN
         PERFORM pg_switch_wal();  -- no other function flushes there, and the WAL writer takes up to 200 ms
     END IF;
     PERFORM pgherd.wake_senders();

@@ -35,11 +35,17 @@ def leader(store: Store, group: str) -> Entry | None:
     return store.get(f"{NAMESPACE}{group}/leader")
 
 
-def primary_runs(store: Store, group: str) -> bool:
-    """Whether there is somebody to copy from: a backup that begins before a promotion is of no use after it."""
+def primary_runs(store: Store, group: str, *, since_elected: bool = False) -> bool:
+    """Whether there is somebody to copy from: a backup that begins before a promotion is of no use after it.
+
+    ``since_elected``: only if it has said so since it was elected; what it said before may be of an earlier life, which
+    etcd keeps for as long as Patroni's ttl.
+    """
     entry = leader(store, group)
     member = store.get(f"{NAMESPACE}{group}/members/{entry.value}") if entry else None
-    if member is None or store.get(f"{NAMESPACE}{group}/initialize") is None:
+    if entry is None or member is None or store.get(f"{NAMESPACE}{group}/initialize") is None:
+        return False
+    if since_elected and member.revision < entry.created:
         return False
     state = json.loads(member.value)
     return bool(state.get("role") == "primary" and state.get("state") == "running")

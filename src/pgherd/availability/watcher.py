@@ -189,9 +189,8 @@ class Watcher:
         try:
             entry = keys.leader(self.store, group) if fenced.led else None
             followed = entry is not None and entry.value != node.known.name
-            fenced = replace(
-                fenced, known=True, followed=followed, rewindable=followed and keys.primary_runs(self.store, group)
-            )
+            runs = followed and keys.primary_runs(self.store, group, since_elected=True)
+            fenced = replace(fenced, known=True, followed=followed, rewindable=runs)
         except HerdError:
             fenced = replace(fenced, known=False)
         return may_return(replace(fenced, since_s=now - node.fenced_at))

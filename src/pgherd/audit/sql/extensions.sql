@@ -1,5 +1,6 @@
 -- extensions, languages and libraries of functions
-SELECT 'extension' AS what, e.extname AS name, n.nspname AS schema FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+-- as text: as a name, a library's path would end after 63 bytes
+SELECT 'extension' AS what, e.extname::text AS name, n.nspname::text AS schema FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
 UNION ALL
 SELECT 'language', lanname, '' FROM pg_language WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c')
 UNION ALL

@@ -10,7 +10,7 @@ import pytest
 from pgherd.availability import keys
 from pgherd.dcs import NAMESPACE, Entry, Store
 
-LEADER, MEMBER, INITIALIZE = (f"{NAMESPACE}main/{k}" for k in ("leader", "members/b", "initialize"))
+LEADER, MEMBER, INITIALIZE, SYNC = (f"{NAMESPACE}main/{k}" for k in ("leader", "members/b", "initialize", "sync"))
 
 
 class Kept:
@@ -42,3 +42,19 @@ def test_nobody_copies_from_a_leader_that_is_no_running_primary(since_elected: b
         found = kept(50, 51, role=role, state=state)
         assert not keys.primary_runs(found, "main", since_elected=since_elected)
     assert not keys.primary_runs(cast("Store", Kept()), "main", since_elected=since_elected)
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", None), (None, "a"), (None, None)])
+def test_nobody_follows_a_primary_while_its_own_name_is_all_there_is(names: tuple[str | None, str | None]) -> None:
+    assert not keys.is_followed(elected(*names), "main", "a")
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("b", "b"), ("a", "b"), (None, "b")])
+def test_a_successor_that_has_died_since_was_one(names: tuple[str | None, str | None]) -> None:
+    assert keys.is_followed(elected(*names), "main", "a")
+
+
+def elected(leader: str | None, in_sync_key: str | None) -> Store:
+    entries = [Entry(LEADER, leader, 90, 90)] if leader else []
+    entries += [Entry(SYNC, json.dumps({"leader": in_sync_key, "sync_standby": None}), 90, 1)] if in_sync_key else []
+    return cast("Store", Kept(*entries))

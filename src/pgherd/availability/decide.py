@@ -82,7 +82,7 @@ class Fenced:
     """A node of our own that was fenced ``since_s`` ago, and has not been started again.
 
     ``led``: it ended as a primary; ``heirs``: who could take over then; ``known``: whether etcd says anything;
-    ``followed``: another has the leader key; ``rewindable``: and is a running primary.
+    ``followed``: another was elected since; ``rewindable``: and somebody is a running primary.
     """
 
     led: bool

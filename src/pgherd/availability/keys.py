@@ -56,6 +56,13 @@ def sync(store: Store, group: str) -> Entry | None:
     return store.get(f"{NAMESPACE}{group}/sync")
 
 
+def is_followed(store: Store, group: str, name: str) -> bool:
+    """Whether another was elected after ``name``: it leads, or the sync key still names it, as it does when it has died."""
+    entry, found = leader(store, group), sync(store, group)
+    elected = (entry.value if entry else None, json.loads(found.value).get("leader") if found else None)
+    return any(other not in (None, name) for other in elected)
+
+
 def heirs(found: Entry | None, leader: str, to: str | None = None) -> tuple[str, ...]:
     """The standbys that a sync key names, if they hold all that ``leader`` has acknowledged; only ``to``, if given."""
     document = json.loads(found.value) if found else {}

@@ -187,8 +187,7 @@ class Watcher:
         group = node.known.group
         node.look_again = now + RETURN_TICK_S
         try:
-            entry = keys.leader(self.store, group) if fenced.led else None
-            followed = entry is not None and entry.value != node.known.name
+            followed = fenced.led and keys.is_followed(self.store, group, node.known.name)
             runs = followed and keys.primary_runs(self.store, group, since_elected=True)
             fenced = replace(fenced, known=True, followed=followed, rewindable=runs)
         except HerdError:

@@ -57,7 +57,7 @@ def sync(store: Store, group: str) -> Entry | None:
 
 
 def is_followed(store: Store, group: str, name: str) -> bool:
-    """Whether another was elected after ``name``: it leads, or the sync key names it still, as if it has died."""
+    """Whether another was elected after ``name``: it leads, or has died since, and the sync key still names it."""
     entry, found = leader(store, group), sync(store, group)
     elected = (entry.value if entry else None, json.loads(found.value).get("leader") if found else None)
     return any(other not in (None, name) for other in elected)

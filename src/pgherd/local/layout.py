@@ -183,7 +183,7 @@ def check_name(name: str) -> None:
 
 
 def first_port() -> int:
-    """The lowest port for servers: ``PGHERD_FIRST_PORT``, else 5433. Raises BadInput if it is none."""
+    """The lowest port for servers without standbys: ``PGHERD_FIRST_PORT``, else 5433. Raises BadInput if it is none."""
     chosen = os.environ.get("PGHERD_FIRST_PORT", str(FIRST_PORT))
     if not chosen.isdecimal() or not 1024 <= int(chosen) <= LAST_PORT:
         raise BadInput(
